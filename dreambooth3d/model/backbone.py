@@ -1,0 +1,194 @@
+"""Load a backbone: `tiny` (embedded), any diffusers folder, or a hub id. One code path."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dreambooth3d.errors import ArtifactError
+from dreambooth3d.model.codec import LatentCodec
+from dreambooth3d.model.prompts import PromptEncoder
+
+EMBEDDED = Path(__file__).parent.parent / "backbones"
+# Weight files up to this size are hashed whole, larger ones by evenly spaced blocks.
+_WHOLE_BYTES = 256 * 2**20
+_NUM_BLOCKS, _BLOCK_BYTES = 64, 2**16
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneCard:
+    """What is known of a backbone before its weights are loaded.
+
+    Attributes:
+        name: what the user asked for.
+        folder: where its files are.
+        revision: 16 hex digits over the transformer's config and weights.
+        flow_shift: shift of the sampling schedule.
+        width, height, num_frames: the clip it makes when not told otherwise (pixels, frames).
+    """
+
+    name: str
+    folder: Path
+    revision: str
+    flow_shift: float
+    width: int
+    height: int
+    num_frames: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Backbone:
+    """A frozen backbone, ready for `denoise`; may be used from several threads."""
+
+    card: BackboneCard
+    transformer: nn.Module
+    codec: LatentCodec
+    prompts: PromptEncoder
+
+    @property
+    def device(self) -> torch.device:
+        """Where the transformer's weights are."""
+        return next(self.transformer.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the transformer's weights."""
+        return next(self.transformer.parameters()).dtype
+
+
+def resolve_backbone(source: str) -> Path:
+    """Find a backbone's folder: an embedded name, a local folder, or a hub id (downloaded).
+
+    Raises:
+        ArtifactError: nothing of that name exists here or on the hub.
+    """
+    for folder in (EMBEDDED / source, Path(source)):
+        if (folder / "model_index.json").is_file():
+            return folder
+    if source.count("/") != 1 or source.startswith((".", "/")):
+        raise ArtifactError(
+            f"backbone must be 'tiny', a diffusers folder with model_index.json or a hub id "
+            f"'owner/name', got {source!r}; check the name"
+        )
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - only for hub ids
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=["*.json", "*.txt", "*.safetensors"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ArtifactError(
+            f"backbone {source!r} must be on this machine or reachable on the hub, "
+            f"got {type(error).__name__}; download it first or point at its folder"
+        ) from error
+
+
+def read_card(source: str) -> BackboneCard:
+    """Describe a backbone without loading its weights."""
+    folder = resolve_backbone(source)
+    config = _read_json(folder / "transformer" / "config.json")
+    vae = _read_json(folder / "vae" / "config.json")
+    scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
+    side = int(config.get("target_size") or 640)
+    # The hub's repositories are for 16:9 clips of 121 frames; small grids are square and short.
+    is_large = side >= 256
+    ratio = int(vae.get("spatial_compression_ratio", 16))
+    return BackboneCard(
+        name=source,
+        folder=folder,
+        revision=weights_fingerprint(folder / "transformer"),
+        flow_shift=float(scheduler.get("shift", 1.0)),
+        width=round(side * 4 / 3 / ratio) * ratio if is_large else side,
+        height=round(side * 3 / 4 / ratio) * ratio if is_large else side,
+        num_frames=121 if is_large else 17,
+    )
+
+
+def load_backbone(
+    source: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> Backbone:
+    """Load every part of a backbone, frozen and in evaluation mode."""
+    from diffusers import (  # noqa: PLC0415 - slow imports
+        AutoencoderKLHunyuanVideo15,
+        HunyuanVideo15Transformer3DModel,
+    )
+
+    card = read_card(source)
+    options: dict[str, Any] = {"torch_dtype": dtype, "local_files_only": True}
+    transformer = HunyuanVideo15Transformer3DModel.from_pretrained(
+        card.folder, subfolder="transformer", **options
+    )
+    vae = AutoencoderKLHunyuanVideo15.from_pretrained(card.folder, subfolder="vae", **options)
+    return Backbone(
+        card=card,
+        transformer=_freeze(transformer, device),
+        codec=LatentCodec(_freeze(vae, device)),
+        prompts=load_prompts(card.folder, dtype=dtype, device=device),
+    )
+
+
+def load_prompts(
+    folder: Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+) -> PromptEncoder:
+    """Load tokenizers and text encoders of a backbone folder."""
+    from transformers import (  # noqa: PLC0415 - slow imports
+        ByT5Tokenizer,
+        Qwen2_5_VLTextModel,
+        Qwen2Tokenizer,
+        T5EncoderModel,
+    )
+
+    local: dict[str, Any] = {"local_files_only": True}
+    text = Qwen2_5_VLTextModel.from_pretrained(
+        folder, subfolder="text_encoder", dtype=dtype, **local
+    )
+    glyphs = T5EncoderModel.from_pretrained(
+        folder, subfolder="text_encoder_2", dtype=dtype, **local
+    )
+    return PromptEncoder(
+        tokenizer=Qwen2Tokenizer.from_pretrained(folder, subfolder="tokenizer", **local),
+        text_encoder=_freeze(text, device),
+        glyph_tokenizer=ByT5Tokenizer.from_pretrained(folder, subfolder="tokenizer_2", **local),
+        glyph_encoder=_freeze(glyphs, device),
+    )
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """Hash a component's config and weights to 16 hex digits.
+
+    Large files are sampled at 64 evenly spaced blocks: enough to tell trainings apart without
+    reading 16 GB at every start.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.json")) + sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size};".encode())
+        with path.open("rb") as file:
+            if size <= _WHOLE_BYTES:
+                digest.update(file.read())
+                continue
+            for block in range(_NUM_BLOCKS):
+                file.seek(size * block // _NUM_BLOCKS)
+                digest.update(file.read(_BLOCK_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def _freeze(module: Any, device: str | torch.device) -> Any:
+    return module.requires_grad_(False).eval().to(device)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f"{path} must be a readable JSON file, got {type(error).__name__}; "
+            "download the backbone again"
+        ) from error
+    return content

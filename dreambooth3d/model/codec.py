@@ -1,0 +1,71 @@
+"""Pixels to latents and back."""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from dreambooth3d.errors import ConfigError
+
+
+class LatentCodec:
+    """The backbone's VAE with its scaling applied.
+
+    Samples go one by one: `AutoencoderKLHunyuanVideo15` raises for a batch of more than one, and a
+    sample's result must not depend on its neighbours.
+
+    Args:
+        vae: an `AutoencoderKLHunyuanVideo15`, frozen.
+    """
+
+    def __init__(self, vae: Any) -> None:
+        self.vae = vae
+        self.scaling_factor = float(vae.config.scaling_factor)
+        self.num_channels = int(vae.config.latent_channels)
+        self.spatial_ratio = int(vae.spatial_compression_ratio)
+        self.temporal_ratio = int(vae.temporal_compression_ratio)
+
+    def latent_size(self, num_frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """Latent frames, rows and columns of a clip.
+
+        Raises:
+            ConfigError: the clip's shape is not one the VAE can hold.
+        """
+        if num_frames < 1 or (num_frames - 1) % self.temporal_ratio:
+            raise ConfigError(
+                f"num_frames must be {self.temporal_ratio}n + 1, got {num_frames}; "
+                f"use {self.nearest_num_frames(num_frames)}"
+            )
+        for what, value in (("height", height), ("width", width)):
+            if value < self.spatial_ratio or value % self.spatial_ratio:
+                raise ConfigError(
+                    f"{what} must be a positive multiple of {self.spatial_ratio}, got {value}; "
+                    f"use {max(1, round(value / self.spatial_ratio)) * self.spatial_ratio}"
+                )
+        frames = (num_frames - 1) // self.temporal_ratio + 1
+        return frames, height // self.spatial_ratio, width // self.spatial_ratio
+
+    def nearest_num_frames(self, num_frames: int) -> int:
+        """The nearest frame count the VAE can hold, at least 1."""
+        ratio = self.temporal_ratio
+        return max(0, round((num_frames - 1) / ratio)) * ratio + 1
+
+    @torch.no_grad()
+    def encode(self, pixels_BCFHW: Tensor) -> Tensor:
+        """Encode pixels in -1..1 to scaled latents (B, C, T, H, W): the posterior's mean."""
+        parameter = next(self.vae.parameters())
+        rows = [
+            self.vae.encode(row[None].to(parameter.device, parameter.dtype)).latent_dist.mode()
+            for row in pixels_BCFHW
+        ]
+        return torch.cat(rows).float() * self.scaling_factor
+
+    @torch.no_grad()
+    def decode(self, latents_BCTHW: Tensor) -> Tensor:
+        """Decode scaled latents to pixels in -1..1, (B, 3, F, H, W), fp32, clamped."""
+        parameter = next(self.vae.parameters())
+        rows = [
+            self.vae.decode((row[None] / self.scaling_factor).to(parameter.dtype), return_dict=False)
+            for row in latents_BCTHW.to(parameter.device)
+        ]
+        return cast(Tensor, torch.cat([row[0] for row in rows]).float().clamp(-1, 1))

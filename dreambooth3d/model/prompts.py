@@ -1,0 +1,148 @@
+"""Prompts to text states with a backbone's own tokenizers and encoders.
+
+Unlike diffusers' pipeline, nothing is padded, and the user's words are found in the rendered chat
+template instead of cropping a fixed count of tokens that is right for one tokenizer only.
+"""
+
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dreambooth3d.errors import ConfigError
+from dreambooth3d.model.texts import TextStates
+
+# Whitespace as in the template the backbone was trained with.
+SYSTEM_MESSAGE = (
+    "You are a helpful assistant. Describe the video by detailing the following aspects: "
+    "        1. The main content and theme of the video. "
+    "        2. The color, shape, size, texture, quantity, text, and spatial relationships of the "
+    "objects.         3. Actions, events, behaviors temporal relationships, physical movement "
+    "changes of the objects.         4. background environment, light, style and atmosphere. "
+    "        5. camera angles, movements, and transitions used in the video."
+)
+HIDDEN_STATE = -3
+MAX_TEXT_TOKENS = 1000
+MAX_GLYPH_TOKENS = 256
+_QUOTED = re.compile(r"\"(.*?)\"|“(.*?)”")
+
+
+@dataclass(frozen=True)
+class MarkedPrompt:
+    """A prompt without its brackets, and the character range they marked."""
+
+    text: str
+    span: tuple[int, int] | None
+
+
+def split_brackets(prompt: str) -> MarkedPrompt:
+    """Take the [brackets] out of a prompt; they mark the words that name the subject.
+
+    Raises:
+        ConfigError: brackets are unbalanced, nested, empty, or there is more than one pair.
+    """
+    opens, closes = prompt.count("["), prompt.count("]")
+    if opens == closes == 0:
+        return MarkedPrompt(prompt, None)
+    start, end = prompt.find("["), prompt.find("]")
+    if (opens, closes) != (1, 1) or end < start or not prompt[start + 1 : end].strip():
+        raise ConfigError(
+            f"a prompt must hold at most one [trigger class] pair of brackets, got {prompt!r}; "
+            "write for example: a video of a [sks mug] on a desk"
+        )
+    inner = prompt[start + 1 : end]
+    return MarkedPrompt(prompt[:start] + inner + prompt[end + 1 :], (start, start + len(inner)))
+
+
+def quoted_words(prompt: str) -> str | None:
+    """Build ByT5's input from the "quoted" words, in the backbone's own phrase; None without."""
+    words = list(dict.fromkeys(a or b for a, b in _QUOTED.findall(prompt)))
+    return ". ".join(f'Text "{word}"' for word in words) + ". " if words else None
+
+
+class PromptEncoder:
+    """Encode prompts, once each: results are cached by text (bounded, safe from several threads).
+
+    Args:
+        tokenizer, text_encoder: the chat model (Qwen2.5-VL's text half in the full backbone).
+        glyph_tokenizer, glyph_encoder: ByT5 for quoted words.
+        capacity: how many prompts are remembered.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokenizer: Any,
+        text_encoder: Any,
+        glyph_tokenizer: Any,
+        glyph_encoder: Any,
+        capacity: int = 4096,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._text_encoder = text_encoder
+        self._glyph_tokenizer = glyph_tokenizer
+        self._glyph_encoder = glyph_encoder
+        self._capacity = capacity
+        self._cache: OrderedDict[str, TextStates] = OrderedDict()
+        self._lock = Lock()
+
+    def __call__(self, prompt: str) -> TextStates:
+        """Encode one prompt; [brackets] set `span` and are not part of the text."""
+        with self._lock:
+            found = self._cache.get(prompt)
+            if found is not None:
+                self._cache.move_to_end(prompt)
+                return found
+        states = self._encode(split_brackets(prompt))
+        with self._lock:
+            self._cache[prompt] = states
+            while len(self._cache) > self._capacity:
+                self._cache.popitem(last=False)
+        return states
+
+    @torch.no_grad()
+    def _encode(self, prompt: MarkedPrompt) -> TextStates:
+        ids, start, span = self._tokenize(prompt)
+        hidden = self._text_encoder(input_ids=ids, output_hidden_states=True).hidden_states
+        glyphs = quoted_words(prompt.text)
+        return TextStates(
+            states_SD=hidden[HIDDEN_STATE][0, start:],
+            glyphs_GD=None if glyphs is None else self._encode_glyphs(glyphs),
+            span=span,
+        )
+
+    def _tokenize(self, prompt: MarkedPrompt) -> tuple[Tensor, int, tuple[int, int] | None]:
+        """Token ids (1, L), the first token that is kept, and the span among kept tokens."""
+        text = prompt.text if prompt.text else " "
+        messages = [
+            {"role": "system", "content": SYSTEM_MESSAGE},
+            {"role": "user", "content": text},
+        ]
+        rendered = self._tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False
+        )
+        at = rendered.rfind(text)
+        encoded = self._tokenizer(rendered, return_offsets_mapping=True, add_special_tokens=False)
+        offsets: list[tuple[int, int]] = encoded["offset_mapping"]
+        start = next(i for i, (_, end) in enumerate(offsets) if end > at)
+        ids = encoded["input_ids"][: start + MAX_TEXT_TOKENS]
+        span = None
+        if prompt.span is not None:
+            first, last = prompt.span[0] + at, prompt.span[1] + at
+            inside = [
+                i - start for i, (a, b) in enumerate(offsets[: len(ids)]) if a < last and b > first
+            ]
+            span = (inside[0], inside[-1] + 1) if inside else None
+        device = self._text_encoder.device
+        return torch.tensor([ids], device=device), start, span
+
+    def _encode_glyphs(self, text: str) -> Tensor:
+        ids = self._glyph_tokenizer(
+            text, truncation=True, max_length=MAX_GLYPH_TOKENS, return_tensors="pt"
+        ).input_ids.to(self._glyph_encoder.device)
+        states: Tensor = self._glyph_encoder(input_ids=ids)[0][0]
+        return states
