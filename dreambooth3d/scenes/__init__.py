@@ -1,0 +1,41 @@
+"""The embedded world: an endless family of procedural subjects with exact geometry and captions."""
+
+from dreambooth3d.scenes.backgrounds import BACKGROUNDS
+from dreambooth3d.scenes.cameras import Camera, camera_axes, reference_cameras
+from dreambooth3d.scenes.captions import describe
+from dreambooth3d.scenes.geometry import point_cloud
+from dreambooth3d.scenes.palette import COLORS
+from dreambooth3d.scenes.parts import Part
+from dreambooth3d.scenes.patterns import PATTERNS
+from dreambooth3d.scenes.scene import (
+    MOTIONS,
+    Pose,
+    Scene,
+    make_scene,
+    render_scene,
+    scene_poses,
+)
+from dreambooth3d.scenes.subjects import CLASSES, Frame, Subject, make_subject, render_view
+
+__all__ = [
+    "BACKGROUNDS",
+    "CLASSES",
+    "COLORS",
+    "MOTIONS",
+    "PATTERNS",
+    "Camera",
+    "Frame",
+    "Part",
+    "Pose",
+    "Scene",
+    "Subject",
+    "camera_axes",
+    "describe",
+    "make_scene",
+    "make_subject",
+    "point_cloud",
+    "reference_cameras",
+    "render_scene",
+    "render_view",
+    "scene_poses",
+]

@@ -1,0 +1,74 @@
+"""Solid patterns: which surface points take the secondary colour."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreambooth3d.scenes.shapes import Array
+
+__all__ = ["PATTERNS", "PERIOD", "accent_mask"]
+
+PERIOD = 0.36
+"""Length of one pattern period in subject units (a frame is 2 units wide)."""
+
+# The main colour keeps the larger share, so that it stays the colour one would name.
+_ACCENT_SHARE = 0.44
+_SPOT_RADIUS_SQUARE = 0.31**2
+_TWO_TONE_HEIGHT = -0.35
+
+_Mask = NDArray[np.bool_]
+
+
+def _half(coordinate: Array) -> _Mask:
+    return np.asarray(coordinate - np.floor(coordinate) < _ACCENT_SHARE)
+
+
+def _plain(u: Array, v: Array) -> _Mask:
+    return np.zeros(u.shape, np.bool_)
+
+
+def _striped(u: Array, v: Array) -> _Mask:
+    return _half(u)
+
+
+def _banded(u: Array, v: Array) -> _Mask:
+    return _half(v)
+
+
+def _checkered(u: Array, v: Array) -> _Mask:
+    return _half(u) ^ _half(v)
+
+
+def _spotted(u: Array, v: Array) -> _Mask:
+    row = np.floor(v)
+    across = u + 0.5 * np.mod(row, 2.0)
+    du = across - np.floor(across) - 0.5
+    dv = v - row - 0.5
+    return np.asarray(du * du + dv * dv < _SPOT_RADIUS_SQUARE)
+
+
+def _two_tone(u: Array, v: Array) -> _Mask:
+    return np.asarray(v < _TWO_TONE_HEIGHT)
+
+
+_MASKS: dict[str, Callable[[Array, Array], _Mask]] = {
+    "plain": _plain,
+    "striped": _striped,
+    "banded": _banded,
+    "checkered": _checkered,
+    "spotted": _spotted,
+    "two-tone": _two_tone,
+}
+
+PATTERNS: tuple[str, ...] = tuple(_MASKS)
+
+
+def accent_mask(pattern: str, across: Array, up: Array) -> NDArray[np.bool_]:
+    """True (N,) where the secondary colour shows.
+
+    `across` (N,) runs around the subject and `up` (N,) is height; both count pattern periods.
+    """
+    return _MASKS[pattern](across, up)
