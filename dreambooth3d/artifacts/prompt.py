@@ -1,0 +1,54 @@
+"""Prompts: plain text in which one pair of brackets may mark the subject."""
+
+from dataclasses import dataclass
+
+from dreambooth3d.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptParts:
+    """A prompt cut at its brackets: ``before``, the words inside (None without), ``after``."""
+
+    before: str
+    span: str | None
+    after: str
+
+    @property
+    def text(self) -> str:
+        """The prompt without brackets."""
+        return f"{self.before}{self.span or ''}{self.after}"
+
+
+def parse_prompt(text: str, *, class_noun: str | None = None) -> PromptParts:
+    """Cut a prompt at its bracket pair.
+
+    Args:
+        text: At most one pair of brackets, as in "a [sks mug] on a desk".
+        class_noun: When given, the brackets must hold some words and then this noun.
+
+    Raises:
+        InputError: Empty, unbalanced, nested, repeated or unknown brackets.
+    """
+    if not text.strip():
+        raise InputError("prompt must not be empty, got no words; write what is to be seen")
+    marks = "".join(letter for letter in text if letter in "[]")
+    if marks == "":
+        return PromptParts(before=text, span=None, after="")
+    if marks != "[]":
+        raise InputError(
+            f"prompt must have at most one pair of brackets, got {marks!r} in {text!r}; "
+            "mark the subject once, as in [sks mug]"
+        )
+    before, rest = text.split("[")
+    span, after = rest.split("]")
+    words = span.split()
+    noun = (class_noun or "").split()
+    named = len(words) > len(noun) and [w.casefold() for w in words[len(words) - len(noun) :]] == [
+        w.casefold() for w in noun
+    ]
+    if not named:
+        raise InputError(
+            f"unknown prompt bracket: it must be [<trigger> {class_noun or '<class_noun>'}], "
+            f"got [{span}] in {text!r}; correct the words or drop the brackets"
+        )
+    return PromptParts(before=before, span=span, after=after)

@@ -1,0 +1,368 @@
+"""A subject: the photos of one object, and how it is named in prompts.
+
+On disk, in the layout of the benchmark::
+
+    <id>/images/001.jpeg ..      captures, in order
+    <id>/references/001.png ..   background-free views on white
+    <id>/prompt.txt              one prompt a line, "a video of a [sks mug] on a desk"
+    <id>/metadata.json           id, class_noun, trigger, sha256 of every picture, free notes
+
+A folder with ``references/`` alone is a subject too: the views then serve as captures as well.
+Many subjects come as a CSV, see `read_subjects_csv`.
+"""
+
+import glob
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+
+from dreambooth3d.artifacts.image import (
+    IMAGE_SUFFIXES,
+    flatten,
+    is_picture,
+    list_images,
+    natural_order,
+    read_image,
+)
+from dreambooth3d.artifacts.jsonfile import JsonValue, read_json, write_json
+from dreambooth3d.artifacts.key import content_hash
+from dreambooth3d.artifacts.prompt import PromptParts as PromptParts
+from dreambooth3d.artifacts.prompt import parse_prompt as parse_prompt
+from dreambooth3d.artifacts.table import read_table
+from dreambooth3d.errors import ImageError, InputError
+
+DEFAULT_TRIGGER = "sks"
+
+_ID_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_MAX_SEED = 2**63 - 1
+_REQUIRED_COLUMNS = ("subject", "class_noun", "images")
+_OPTIONAL_COLUMNS = ("references", "trigger", "prompts", "steps", "seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing a user has to correct.
+
+    Attributes:
+        row: Data row of the CSV, the first is 1; None when it is not about a row.
+        line: Line in the file, the header is usually 1; None when it is not about a row.
+        field: Column, or field of `Subject`.
+        sentence: What must hold, what was found, what to do.
+    """
+
+    row: int | None = None
+    line: int | None = None
+    field: str
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubjectTable:
+    """The rows of a CSV that can be used, and what is wrong with the others."""
+
+    subjects: tuple["Subject", ...]
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One object to personalise.
+
+    Attributes:
+        id: Becomes a folder name: letters, digits, ``_ . -``, at most 64.
+        class_noun: What it is, "rubber duck".
+        images: Captures, in order.
+        references: Background-free views on white, in order; may be empty.
+        trigger: The word that stands for this one object.
+        prompts: Clips to make; each may mark "[trigger class_noun]" in brackets.
+        steps: Updates to train; None for the stage's default.
+        seed: 0 to 2**63 - 1; None for the stage's default.
+    """
+
+    id: str
+    class_noun: str
+    images: tuple[Path, ...]
+    references: tuple[Path, ...]
+    trigger: str = DEFAULT_TRIGGER
+    prompts: tuple[str, ...] = ()
+    steps: int | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        check_id(self.id)
+        check_words("class_noun", self.class_noun)
+        check_words("trigger", self.trigger)
+        if not self.images:
+            raise InputError(f"images of {self.id} must not be empty, got none; add photos")
+        if self.steps is not None and self.steps < 1:
+            raise InputError(f"steps must be a whole number above 0, got {self.steps}; correct it")
+        if self.seed is not None and not 0 <= self.seed <= _MAX_SEED:
+            raise InputError(f"seed must be 0 to {_MAX_SEED}, got {self.seed}; correct it")
+        for prompt in self.prompts:
+            parse_prompt(prompt, class_noun=self.class_noun)
+
+
+def check_id(value: str) -> None:
+    """Raise an `InputError` unless `value` can name a folder."""
+    if not _ID_FORM.fullmatch(value):
+        raise InputError(
+            "subject must be 1 to 64 letters, digits, '_', '.' and '-', starting with a letter or "
+            f"digit (it names a folder), got {value!r}; rename it"
+        )
+
+
+def check_words(field: str, value: str) -> None:
+    """Raise an `InputError` unless `value` can stand inside prompt brackets."""
+    if not value.strip() or set("[]|\n") & set(value):
+        raise InputError(
+            f"{field} must be words without brackets, got {value!r}; write it as in 'rubber duck'"
+        )
+
+
+def check_images(subject: Subject) -> tuple[Problem, ...]:
+    """Decode every picture of `subject` once and report each bad one by name."""
+    problems: list[Problem] = []
+    for field, paths in (("images", subject.images), ("references", subject.references)):
+        for path in paths:
+            if field == "references" and path in subject.images:
+                continue
+            try:
+                read_image(path)
+            except ImageError as error:
+                problems.append(Problem(field=field, sentence=f"{subject.id}: {error}"))
+    return tuple(problems)
+
+
+def find_views(folder: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Return (images, references) of a folder of pictures or of a whole subject folder.
+
+    `folder` may hold the pictures itself, or ``images/``, or only ``references/``. References are
+    those of the sibling ``references/``; a folder of that name serves as both.
+    """
+    for home in (folder, folder / "images", folder / "references"):
+        if images := list_images(home):
+            return images, list_images(home.parent / "references")
+    return (), ()
+
+
+def read_subject(folder: Path) -> Subject:
+    """Read one subject in the layout of the benchmark.
+
+    ``prompt.txt`` may be absent. Without a trigger in ``metadata.json`` the first bracket of the
+    prompts tells it, else it is "sks".
+    """
+    metadata = read_json(folder / "metadata.json", what="subject metadata")
+    class_noun = metadata.get("class_noun")
+    if not isinstance(class_noun, str):
+        raise InputError(
+            f"class_noun must be words, got {class_noun!r} in {folder / 'metadata.json'}; add it"
+        )
+    images, references = find_views(folder)
+    if not images:
+        raise InputError(
+            f"subject must have pictures in images/ or references/, got none in {folder}; add them"
+        )
+    prompts = _read_prompts(folder / "prompt.txt")
+    trigger = metadata.get("trigger") or _trigger_in(prompts, class_noun)
+    return Subject(
+        id=str(metadata.get("id") or folder.name),
+        class_noun=class_noun,
+        images=images,
+        references=references,
+        trigger=str(trigger),
+        prompts=prompts,
+    )
+
+
+def write_subject(
+    folder: Path,
+    *,
+    id: str,
+    class_noun: str,
+    images: Sequence[Image.Image],
+    references: Sequence[Image.Image],
+    trigger: str = DEFAULT_TRIGGER,
+    prompts: Sequence[str] = (),
+    notes: dict[str, JsonValue] | None = None,
+) -> Subject:
+    """Write one subject in the layout of the benchmark, pictures as PNG, and return it as read.
+
+    Args:
+        folder: A fresh folder; wrap in `publish` so that it appears in one step.
+        id: Subject id.
+        class_noun: What it is.
+        images: Captures, in order.
+        references: Background-free views; transparency is laid on white.
+        trigger: The word that stands for it.
+        prompts: One line each.
+        notes: More fields for ``metadata.json``, such as licence and source.
+    """
+    hashes: dict[str, JsonValue] = {}
+    for name, views in (("images", images), ("references", references)):
+        for number, view in enumerate(views, start=1):
+            path = folder / name / f"{number:03d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            flatten(view).save(path, format="PNG")
+            hashes[f"{name}/{path.name}"] = content_hash(path)
+    (folder / "prompt.txt").write_text("".join(f"{line}\n" for line in prompts), encoding="utf-8")
+    known: dict[str, JsonValue] = {
+        "id": id,
+        "class_noun": class_noun,
+        "trigger": trigger,
+        "sha256": hashes,
+    }
+    write_json(folder / "metadata.json", (notes or {}) | known)
+    return read_subject(folder)
+
+
+def read_subjects_csv(path: Path) -> SubjectTable:
+    """Read a table of subjects; a bad row becomes problems and the other rows go on.
+
+    Columns ``subject, class_noun, images`` are required, ``references, trigger, prompts, steps,
+    seed`` optional. ``images`` is a folder (see `find_views`) or a glob, relative to the folder of
+    the CSV; ``references`` a folder, by default ``references/`` beside the images; ``prompts`` are
+    separated by ``|``. UTF-8, with or without BOM.
+
+    Raises:
+        InputError: The file is missing, empty or not UTF-8, or its header cannot be used.
+    """
+    columns, rows = read_table(
+        path, what="subjects CSV", required=_REQUIRED_COLUMNS, optional=_OPTIONAL_COLUMNS
+    )
+    subjects: list[Subject] = []
+    problems: list[Problem] = []
+    first_rows: dict[str, int] = {}
+    for number, (line, cells) in enumerate(rows, start=1):
+        found = _Row(number=number, line=line, folder=path.parent, problems=[])
+        subject = found.parse(columns, cells, first_rows)
+        problems += found.problems
+        subjects += [subject] if subject else []
+    return SubjectTable(subjects=tuple(subjects), problems=tuple(problems))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """One data row while it is parsed; problems are collected, so that a user sees all at once."""
+
+    number: int
+    line: int
+    folder: Path
+    problems: list[Problem]
+
+    def parse(
+        self, columns: Sequence[str], cells: Sequence[str], first_rows: dict[str, int]
+    ) -> Subject | None:
+        if len(cells) > len(columns):
+            self.add(
+                "row",
+                f"row must have at most {len(columns)} cells, got {len(cells)}; "
+                "put text that contains commas in double quotes",
+            )
+            return None
+        row = dict.fromkeys((*_REQUIRED_COLUMNS, *_OPTIONAL_COLUMNS), "")
+        row |= dict(zip(columns, cells, strict=False))
+        self.check_identity(row, first_rows)
+        trigger = row["trigger"] or DEFAULT_TRIGGER
+        self.attempt("trigger", lambda: check_words("trigger", trigger))
+        images, references = self.views(row)
+        steps = self.whole_number("steps", row["steps"], least=1)
+        seed = self.whole_number("seed", row["seed"], least=0)
+        prompts = tuple(text.strip() for text in row["prompts"].split("|") if text.strip())
+        noun = row["class_noun"]
+        for prompt in prompts:
+            self.attempt("prompts", partial(parse_prompt, prompt, class_noun=noun))
+        if self.problems:
+            return None
+        return Subject(
+            id=row["subject"],
+            class_noun=noun,
+            images=images,
+            references=references,
+            trigger=trigger,
+            prompts=prompts,
+            steps=steps,
+            seed=seed,
+        )
+
+    def add(self, field: str, sentence: str) -> None:
+        self.problems.append(
+            Problem(row=self.number, line=self.line, field=field, sentence=sentence)
+        )
+
+    def attempt(self, field: str, check: Callable[[], object]) -> None:
+        try:
+            check()
+        except InputError as error:
+            self.add(field, str(error))
+
+    def check_identity(self, row: Mapping[str, str], first_rows: dict[str, int]) -> None:
+        name = row["subject"]
+        self.attempt("subject", lambda: check_id(name))
+        self.attempt("class_noun", lambda: check_words("class_noun", row["class_noun"]))
+        first = first_rows.setdefault(name, self.number)
+        if name and first != self.number:
+            self.add(
+                "subject",
+                f"subject must be unique, got {name!r} again after row {first}; rename it",
+            )
+
+    def views(self, row: Mapping[str, str]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+        images, references = _find_images(self.folder, row["images"])
+        if not images:
+            self.add(
+                "images",
+                "images must be a folder or glob with pictures "
+                f"({', '.join(sorted(IMAGE_SUFFIXES))}), got {row['images']!r}; "
+                "relative paths start at the folder of the CSV",
+            )
+        if row["references"]:
+            references = list_images(self.folder / row["references"])
+            if not references:
+                self.add(
+                    "references",
+                    f"references must be a folder with pictures, got {row['references']!r}; "
+                    "leave the cell empty to do without",
+                )
+        return images, references
+
+    def whole_number(self, field: str, text: str, *, least: int) -> int | None:
+        if not text:
+            return None
+        if re.fullmatch(r"[0-9]{1,18}", text) and int(text) >= least:
+            return int(text)
+        self.add(
+            field,
+            f"{field} must be a whole number of at least {least}, got {text!r}; correct it",
+        )
+        return None
+
+
+def _find_images(folder: Path, pattern: str) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    if not pattern:
+        return (), ()
+    place = folder / pattern
+    if place.is_dir() or not glob.has_magic(pattern):
+        return find_views(place)
+    found = (Path(name) for name in glob.glob(str(place), recursive=True))  # noqa: PTH207
+    images = tuple(sorted(filter(is_picture, found), key=natural_order))
+    homes = {image.parent for image in images}
+    beside = list_images(homes.pop().parent / "references") if len(homes) == 1 else ()
+    return images, beside
+
+
+def _read_prompts(path: Path) -> tuple[str, ...]:
+    if not path.is_file():
+        return ()
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def _trigger_in(prompts: Sequence[str], class_noun: str) -> str:
+    spans = (parse_prompt(prompt, class_noun=class_noun).span for prompt in prompts)
+    for span in filter(None, spans):
+        return " ".join(span.split()[: -len(class_noun.split())])
+    return DEFAULT_TRIGGER

@@ -1,0 +1,1 @@
+"""Stage: an adapter and a prompt in, a clip out."""

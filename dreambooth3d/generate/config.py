@@ -1,0 +1,47 @@
+"""Settings of the generate stage."""
+
+from dataclasses import dataclass
+
+from dreambooth3d.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """How clips are sampled.
+
+    Attributes:
+        backbone: `tiny`, a diffusers folder or a hub id.
+        num_frames, width, height: the clip, in frames and pixels; 0 takes the backbone's default.
+        steps: Euler steps.
+        guidance_scale: classifier-free guidance on the text; 1 turns it off.
+        flow_shift: shift of the noise schedule; 0 takes the backbone's default.
+        negative_prompt: text of the unconditional branch.
+        seed: noise seed; clip i of a batch uses seed + i.
+        fps: frames a second of the mp4.
+    """
+
+    backbone: str = "tiny"
+    num_frames: int = 0
+    width: int = 0
+    height: int = 0
+    steps: int = 20
+    guidance_scale: float = 4.0
+    flow_shift: float = 0.0
+    negative_prompt: str = ""
+    seed: int = 0
+    fps: int = 8
+
+    def __post_init__(self) -> None:
+        """Check ranges; the backbone checks the clip's shape."""
+        for name in ("num_frames", "width", "height", "seed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be at least 0, got {getattr(self, name)}; "
+                                  "use 0 for the default")  # fmt: skip
+        for name in ("steps", "fps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}; "
+                                  f"leave {name} out for the default")  # fmt: skip
+        if self.guidance_scale < 0:
+            raise ConfigError(
+                f"guidance_scale must be at least 0, got {self.guidance_scale}; 1 turns it off"
+            )

@@ -1,0 +1,299 @@
+"""Sample clips, several subjects in one batch.
+
+A clip is the same alone or beside neighbours: noise comes from its own seed, the forward keeps rows
+apart, and rows of one batch only need equal shapes and schedules (`ClipRequest.batch_key`).
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from dreambooth3d.artifacts.adapter import Adapter, AdapterCard, load_adapter
+from dreambooth3d.artifacts.image import letterbox
+from dreambooth3d.diffusion.noise import draw_noise, keyed_generator
+from dreambooth3d.diffusion.sampler import euler_step, flow_sigmas, guide
+from dreambooth3d.errors import ConfigError
+from dreambooth3d.generate.config import GenerateConfig
+from dreambooth3d.model.backbone import Backbone, BackboneCard
+from dreambooth3d.model.forward import ReferenceKV, Routes, TextScope, denoise, encode_references
+from dreambooth3d.model.lora import LoraAdapter, LoraSource, Role, RowLoras
+from dreambooth3d.model.names import from_peft
+from dreambooth3d.model.prompts import split_brackets
+from dreambooth3d.model.texts import TextStates
+
+Frames = NDArray[np.uint8]
+
+
+@dataclass(eq=False)
+class LoadedSubject:
+    """An adapter on the backbone's device; its reference latents and K/V are kept by clip size."""
+
+    card: AdapterCard
+    loras: dict[Role, LoraAdapter]
+    views: tuple[Image.Image, ...]
+    _latents: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    _kv: dict[tuple[int, int], ReferenceKV] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the weights."""
+        return sum(p.nbytes for lora in self.loras.values() for p in lora.parameters())
+
+    def reference_latents(self, backbone: Backbone, width: int, height: int) -> Tensor:
+        """Encode the views for clips of this size (pixels), (V, C, H, W); once."""
+        with self._lock:
+            if (width, height) not in self._latents:
+                self._latents[width, height] = encode_views(backbone, self.views, width, height)
+            return self._latents[width, height]
+
+    def reference_kv(self, backbone: Backbone, width: int, height: int) -> ReferenceKV:
+        """Keys and values of the views for `isolated` attention; once."""
+        latents = self.reference_latents(backbone, width, height)
+        with self._lock:
+            if (width, height) not in self._kv:
+                self._kv[width, height] = encode_references(
+                    backbone.transformer,
+                    latents[None].to(backbone.device, backbone.dtype),
+                    reference=self.loras.get("reference"),
+                    reference_time_offset=self.card.reference_time_offset,
+                )
+            return self._kv[width, height]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClipRequest:
+    """One clip to make. Sizes in pixels and frames; `subject=None` is the plain backbone."""
+
+    prompt: str
+    subject: LoadedSubject | None
+    num_frames: int
+    width: int
+    height: int
+    flow_shift: float
+    seed: int = 0
+    num_steps: int = 20
+    guidance_scale: float = 4.0
+    negative_prompt: str = ""
+
+    @property
+    def batch_key(self) -> tuple[object, ...]:
+        """Rows of one batch must agree in this."""
+        shape = (self.width, self.height, self.num_frames, self.num_steps, self.flow_shift)
+        if self.subject is None:
+            return (*shape, 0, "joint", 0, "prompt")
+        card = self.subject.card
+        num_views = len(self.subject.views)
+        return (
+            *shape,
+            num_views,
+            card.reference_attention,
+            card.reference_time_offset,
+            card.text_scope,
+        )
+
+
+def make_request(
+    config: GenerateConfig,
+    card: BackboneCard,
+    prompt: str,
+    subject: LoadedSubject | None,
+    *,
+    index: int = 0,
+) -> ClipRequest:
+    """Fill a request from settings and the backbone's defaults; `index` moves the seed on."""
+    return ClipRequest(
+        prompt=prompt,
+        subject=subject,
+        num_frames=config.num_frames or card.num_frames,
+        width=config.width or card.width,
+        height=config.height or card.height,
+        flow_shift=config.flow_shift or card.flow_shift,
+        seed=config.seed + index,
+        num_steps=config.steps,
+        guidance_scale=config.guidance_scale,
+        negative_prompt=config.negative_prompt,
+    )
+
+
+def load_subject(folder: Path, backbone: Backbone) -> LoadedSubject:
+    """Load an adapter folder onto a backbone.
+
+    Raises:
+        AdapterError: it was made for another backbone, or its weights do not fit.
+        ArtifactError: a file is missing or damaged.
+    """
+    return place_adapter(load_adapter(folder), backbone)
+
+
+def place_adapter(adapter: Adapter, backbone: Backbone) -> LoadedSubject:
+    """Put an adapter's weights beside a backbone, in the backbone's type."""
+    card = adapter.card
+    card.require_backbone(backbone.card.revision, name=backbone.card.name)
+    loras: dict[Role, LoraAdapter] = {}
+    for role, weights in adapter.weights.items():
+        lora = LoraAdapter(backbone.transformer, role=role, rank=card.rank, scale=card.scale)
+        lora.load_weights(from_peft(weights))
+        loras[role] = lora.requires_grad_(False).to(backbone.device, backbone.dtype)
+    views = adapter.references if "reference" in loras else ()
+    return LoadedSubject(card=card, loras=loras, views=views)
+
+
+def encode_views(
+    backbone: Backbone, views: Sequence[Image.Image], width: int, height: int
+) -> Tensor:
+    """Letterbox views on white to the clip's size and encode them, (V, C, H, W); never cropped."""
+    pixels = [np.asarray(letterbox(view, (width, height))) for view in views]
+    batch = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)[:, :, None]
+    return backbone.codec.encode(batch.float() / 127.5 - 1)[:, :, 0]
+
+
+def mark_subject(prompt: str, card: AdapterCard) -> str:
+    """Put brackets around `<trigger> <class noun>` where a prompt names the subject without them.
+
+    Raises:
+        ConfigError: the prompt has brackets around something else.
+    """
+    name = f"{card.trigger} {card.class_noun}"
+    marked = split_brackets(prompt)
+    if marked.span is not None:
+        inner = marked.text[slice(*marked.span)]
+        if inner.split()[-1:] != str(card.class_noun).split()[-1:]:
+            raise ConfigError(
+                f"the bracket of a prompt must name the subject as [{name}], got [{inner}]; "
+                "correct the bracket or leave it out"
+            )
+        return prompt.replace(f"[{inner}]", f"[{name}]")
+    return prompt.replace(name, f"[{name}]", 1)
+
+
+def generate_batch(
+    backbone: Backbone,
+    requests: Sequence[ClipRequest],
+    *,
+    on_step: Callable[[int, int], Collection[int]] | None = None,
+) -> list[Frames | None]:
+    """Sample one batch of clips with equal `batch_key`.
+
+    Args:
+        backbone: used by any number of threads at once.
+        requests: rows; different subjects may share the batch.
+        on_step: told (finished steps, steps) after each step; returns the rows to drop.
+
+    Returns:
+        For each request its frames (F, H, W, 3), uint8; None where it was dropped.
+    """
+    if len({request.batch_key for request in requests}) != 1:
+        raise ConfigError(
+            "requests of one batch must have equal size, frames, steps and views, "
+            f"got {sorted({str(r.batch_key) for r in requests})}; group them by batch_key"
+        )
+    first = requests[0]
+    size = backbone.codec.latent_size(first.num_frames, first.height, first.width)
+    shape = (backbone.codec.num_channels, *size)
+    noise = [draw_noise(shape, keyed_generator("clip", request.seed)) for request in requests]
+    x = torch.stack(noise).to(backbone.device)
+    sigmas = flow_sigmas(first.num_steps, first.flow_shift)
+    rows = list(range(len(requests)))
+    batch = _Batch(backbone, requests)
+    with torch.no_grad():
+        for step in range(first.num_steps):
+            x = euler_step(batch.velocity, x, sigmas[step], sigmas[step + 1])
+            dropped = set() if on_step is None else set(on_step(step + 1, first.num_steps))
+            if dropped & set(rows):
+                keep = [i for i, row in enumerate(rows) if row not in dropped]
+                rows, x = [rows[i] for i in keep], x[keep]
+                if not rows:
+                    break
+                batch = _Batch(backbone, [requests[row] for row in rows])
+        clips: list[Frames | None] = [None] * len(requests)
+        for row, latents in zip(rows, x, strict=True):
+            clips[row] = to_frames(backbone.codec.decode(latents[None])[0])
+    return clips
+
+
+def to_frames(pixels_CFHW: Tensor) -> Frames:
+    """Pixels in -1..1 to uint8 frames (F, H, W, 3)."""
+    scaled = ((pixels_CFHW.permute(1, 2, 3, 0) + 1) * 127.5).round()
+    frames: Frames = scaled.to("cpu", torch.uint8).numpy()
+    return frames
+
+
+class _Batch:
+    """What stays the same over the steps of one batch: texts, routes, references."""
+
+    def __init__(self, backbone: Backbone, requests: Sequence[ClipRequest]) -> None:
+        self._backbone = backbone
+        self._subjects = [request.subject for request in requests]
+        first = requests[0]
+        self._is_guided = any(request.guidance_scale != 1 for request in requests)
+        scales = torch.tensor([request.guidance_scale for request in requests])
+        self._scale = scales.view(-1, 1, 1, 1, 1).to(backbone.device)
+        prompts = [
+            r.prompt if r.subject is None or not r.subject.card.trigger
+            else mark_subject(r.prompt, r.subject.card)
+            for r in requests
+        ]  # fmt: skip
+        self._texts = [backbone.prompts(prompt) for prompt in prompts]
+        self._negatives = [backbone.prompts(request.negative_prompt) for request in requests]
+        subject = self._subjects[0]
+        scope: TextScope = "prompt" if subject is None else subject.card.text_scope
+        self._routes = Routes(
+            subject=self._source("subject"),
+            reference=self._source("reference"),
+            text_scope=scope,
+        )
+        self._offset = 0 if subject is None else subject.card.reference_time_offset
+        self._references, self._kv = self._gather_references(first.width, first.height)
+
+    def velocity(self, x_BCTHW: Tensor, sigma_B: Tensor, /) -> Tensor:
+        """Guided velocity; references are in both branches."""
+        conditional = self._branch(x_BCTHW, sigma_B, self._texts)
+        if not self._is_guided:
+            return conditional
+        return guide(conditional, self._branch(x_BCTHW, sigma_B, self._negatives), self._scale)
+
+    def _branch(
+        self, x_BCTHW: Tensor, sigma_B: Tensor, texts: Sequence[TextStates]
+    ) -> Tensor:
+        return denoise(
+            self._backbone.transformer,
+            x_BCTHW.to(self._backbone.dtype),
+            sigma_B * 1000,
+            texts,
+            routes=self._routes,
+            references_BVCHW=self._references,
+            reference_kv=self._kv,
+            reference_time_offset=self._offset,
+        ).float()
+
+    def _source(self, role: Role) -> LoraSource | None:
+        loras = [None if s is None else s.loras.get(role) for s in self._subjects]
+        if all(lora is None for lora in loras):
+            return None
+        if all(lora is loras[0] for lora in loras):
+            return loras[0]
+        return RowLoras(loras)
+
+    def _gather_references(
+        self, width: int, height: int
+    ) -> tuple[Tensor | None, ReferenceKV | None]:
+        subjects = [s for s in self._subjects if s is not None and s.views]
+        if not subjects:
+            return None, None
+        backbone = self._backbone
+        if subjects[0].card.reference_attention == "joint":
+            latents = [s.reference_latents(backbone, width, height) for s in subjects]
+            return torch.stack(latents).to(backbone.device, backbone.dtype), None
+        caches = [s.reference_kv(backbone, width, height) for s in subjects]
+        blocks = zip(*caches, strict=True)
+        return None, tuple(
+            (torch.cat([k for k, _ in block]), torch.cat([v for _, v in block])) for block in blocks
+        )

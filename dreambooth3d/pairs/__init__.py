@@ -1,0 +1,1 @@
+"""Stage: reference/target pairs as WebDataset shards."""

@@ -1,0 +1,1 @@
+"""Stage 1: pretrain the multi-view reference adapter (3Dapter) on pairs."""

@@ -1,0 +1,95 @@
+"""Settings of the pretrain stage (arXiv 2603.18524, stage 1)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dreambooth3d.artifacts.settings import resource
+from dreambooth3d.errors import ConfigError
+from dreambooth3d.model.forward import ReferenceAttention
+from dreambooth3d.training.engine import STRATEGIES, Strategy
+from dreambooth3d.training.optim import OptimConfig, Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """How the 3Dapter is trained; defaults are the published recipe.
+
+    Attributes:
+        backbone: `tiny`, a diffusers folder or a hub id.
+        strategy: `single` (no process group), `ddp`, `zero2` or `zero3`.
+        workers: Ray Train workers.
+        steps, batch_size, lr, schedule, warmup_steps: of the optimization; batch over all workers.
+        rank: of the LoRA.
+        sigma_shift: k of the noise-level shift; 3 published.
+        text_dropout, reference_dropout: share of samples without text, with blank views.
+        reference_attention: `joint` (published) or `isolated` (references see references only).
+        reference_time_offset: added to the time index of every view; 0 published.
+        size: side of the square training pictures; 0 takes the backbone's own.
+        precision: `fp32` or `bf16` for the forward; adapters are fp32 either way.
+        is_checkpointed: recompute blocks in the backward pass to save memory.
+        save_every, log_every: updates between checkpoints and between printed lines.
+    """
+
+    backbone: str = "tiny"
+    strategy: Strategy = resource("zero2")
+    workers: int = resource(1)
+    steps: int = 25_000
+    batch_size: int = 32
+    lr: float = 1e-4
+    schedule: Schedule = "constant"
+    warmup_steps: int = 0
+    rank: int = 16
+    sigma_shift: float = 3.0
+    text_dropout: float = 0.1
+    reference_dropout: float = 0.1
+    reference_attention: ReferenceAttention = "joint"
+    reference_time_offset: int = 0
+    size: int = 0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    is_checkpointed: bool = resource(False)
+    seed: int = 0
+    save_every: int = resource(250)
+    log_every: int = resource(10)
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("workers", "steps", "batch_size", "rank", "save_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    f"{name} must be at least 1, got {getattr(self, name)}; leave it out for the "
+                    "recipe's value"
+                )
+        for name in ("text_dropout", "reference_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be 0 to below 1, got {getattr(self, name)}")
+        choices = {
+            "strategy": STRATEGIES,
+            "reference_attention": ("joint", "isolated"),
+            "precision": ("fp32", "bf16"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(
+                    f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}; "
+                    "choose one"
+                )
+        if self.strategy == "single" and self.workers != 1:
+            raise ConfigError(
+                f"workers must be 1 with strategy single, got {self.workers}; use ddp or zero2"
+            )
+        if self.batch_size % self.workers:
+            raise ConfigError(
+                f"batch_size must be a multiple of workers ({self.workers}), "
+                f"got {self.batch_size}; change one of them"
+            )
+        if self.seed < 0 or self.size < 0 or self.sigma_shift <= 0:
+            raise ConfigError(
+                "seed and size must be at least 0 and sigma_shift positive, "
+                f"got {self.seed}, {self.size} and {self.sigma_shift}"
+            )
+        self.optim.lr_at(0, self.steps)
+
+    @property
+    def optim(self) -> OptimConfig:
+        """Optimizer settings."""
+        return OptimConfig(lr=self.lr, schedule=self.schedule, warmup_steps=self.warmup_steps)

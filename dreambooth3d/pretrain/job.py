@@ -1,0 +1,149 @@
+"""Stage 1 on Ray Train: workers train together, the first one publishes the adapter."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from dreambooth3d.artifacts.adapter import load_card, save_adapter
+from dreambooth3d.artifacts.key import artifact_key, point_latest, publish
+from dreambooth3d.artifacts.manifest import Manifest
+from dreambooth3d.artifacts.pairs import PairCorpus
+from dreambooth3d.artifacts.settings import versioned_fields
+from dreambooth3d.model.backbone import read_card
+from dreambooth3d.pretrain.config import PretrainConfig
+from dreambooth3d.pretrain.pretrain import train_adapter
+from dreambooth3d.runtime.backbones import warm_backbone
+from dreambooth3d.runtime.session import num_cores, ray_session
+from dreambooth3d.runtime.tracking import RunRecord, Tracker
+from dreambooth3d.training.loop import Progress
+
+STAGE, REVISION = "pretrain", 1
+CURVE_NAME = "curve.json"
+
+
+def key_of(config: PretrainConfig, corpus: Path) -> str:
+    """Artifact key of the adapter these settings make from this corpus."""
+    parents = (Manifest.load(corpus).key, read_card(config.backbone).revision)
+    return artifact_key(STAGE, REVISION, _versioned(config), parents)
+
+
+def plan(config: PretrainConfig, corpus: Path, out: Path) -> dict[str, Any]:
+    """Say what `run` would do, without doing it."""
+    card = read_card(config.backbone)
+    key = key_of(config, corpus)
+    return {
+        "inputs": {"pairs": str(corpus), "num_pairs": len(PairCorpus.open(corpus))},
+        "backbone": f"{card.name} ({card.revision})",
+        "artifact": str(out / key),
+        "is done": (out / key).is_dir(),
+        "workers": f"{config.workers} x {config.strategy}",
+        "updates": f"{config.steps} of {config.batch_size} pairs",
+        "pictures": f"{config.size or card.train_side} x {config.size or card.train_side} pixels",
+        "reference attention": config.reference_attention,
+    }
+
+
+def run(
+    config: PretrainConfig, corpus: Path, out: Path, *, report: Callable[[str], None] = print
+) -> Manifest:
+    """Train into `out/<key>`, going on from the last checkpoint of an interrupted run."""
+    key = key_of(config, corpus)
+    final = out / key
+    if final.is_dir():
+        report(f"pretrain {key}: already trained, nothing to do")
+    else:
+        PairCorpus.open(corpus, verify=True)
+        _train(config, corpus, out.resolve(), key)
+        _record(config, final, out.parent, corpus)
+        report(f"pretrain {key}: adapter at {final}")
+    point_latest(out, key)
+    return Manifest.load(final)
+
+
+def _train(config: PretrainConfig, corpus: Path, out: Path, key: str) -> None:
+    with ray_session():
+        has_gpu = ray.cluster_resources().get("GPU", 0) >= config.workers
+        threads = max(1, num_cores() // config.workers)
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config={
+                "config": asdict(config),
+                "corpus": str(corpus.resolve()),
+                "out": str(out),
+                "key": key,
+                "threads": threads,
+            },
+            scaling_config=ScalingConfig(
+                num_workers=config.workers,
+                use_gpu=has_gpu,
+                resources_per_worker=None if has_gpu else {"CPU": threads},
+            ),
+            run_config=RunConfig(name=key, storage_path=str(out / ".ray")),
+            torch_config=TorchConfig(backend="nccl" if has_gpu else "gloo"),
+        )
+        trainer.fit()
+
+
+def _worker(arguments: Mapping[str, Any]) -> None:
+    """One rank; every rank trains, the first one prints, saves and publishes."""
+    import torch  # noqa: PLC0415 - threads are set in the worker's own process
+
+    torch.set_num_threads(int(arguments["threads"]))
+    config = PretrainConfig(**arguments["config"])
+    out, key = Path(arguments["out"]), str(arguments["key"])
+    context = ray.train.get_context()
+
+    def on_step(progress: Progress) -> None:
+        is_due = progress.step % config.log_every == 0 or progress.step == config.steps
+        if is_due:
+            ray.train.report({"step": progress.step, "loss": progress.loss})
+        if is_due and context.get_world_rank() == 0:
+            print(f"pretrain: {progress.line()}", flush=True)
+
+    corpus = PairCorpus.open(Path(arguments["corpus"]))
+    adapter, result = train_adapter(
+        config,
+        warm_backbone(config.backbone, config.precision),
+        corpus,
+        run_key=key,
+        folder=out / ".checkpoints" / key,
+        on_step=on_step,
+    )
+    if context.get_world_rank() == 0:
+        with publish(out / key) as aside:
+            card = save_adapter(aside, adapter)
+            curve = {"loss": list(result.losses), "first_step": result.first_step}
+            (aside / CURVE_NAME).write_text(json.dumps(curve), encoding="utf-8")
+            Manifest(
+                stage=STAGE,
+                key=key,
+                config=_versioned(config),
+                parents=card.parents,
+                outputs={"weights_sha256": card.weights_sha256, "curve": CURVE_NAME},
+            ).save(aside)
+
+
+def _record(config: PretrainConfig, final: Path, root: Path, corpus: Path) -> None:
+    card = load_card(final)
+    losses = json.loads((final / CURVE_NAME).read_text(encoding="utf-8"))["loss"]
+    Tracker(root, "dreambooth3d-pretrain").record(
+        RunRecord(
+            name=card.key,
+            params=asdict(config),
+            tags={"artifact_key": card.key, "pairs": corpus.name, "sha256": card.weights_sha256},
+            curves={"loss": losses},
+            folder=final,
+            model="dreambooth3d-3dapter",
+        )
+    )
+
+
+def _versioned(config: PretrainConfig) -> dict[str, Any]:
+    """Settings of the key; the backbone counts by its revision, a parent, not by its path."""
+    return {k: v for k, v in versioned_fields(config).items() if k != "backbone"}

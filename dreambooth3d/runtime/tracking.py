@@ -1,0 +1,126 @@
+"""MLflow: runs, curves, artifacts and registered adapters.
+
+The embedded default is SQLite and a folder beside the artifacts; `MLFLOW_TRACKING_URI` names a real
+server instead. One process of a stage writes, so an embedded store is never locked by workers.
+"""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+SERVING_ALIAS = "serving"
+_BATCH = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One finished run to record.
+
+    Attributes:
+        name: shown in the list of runs.
+        params, tags: as text.
+        curves: metric name to its value after each step.
+        metrics: single numbers.
+        folder: artifact folder to log; None logs none.
+        model: registered-model name that gets a version with the `serving` alias; None registers
+            nothing.
+        is_failed: mark the run as failed.
+    """
+
+    name: str
+    params: Mapping[str, object]
+    tags: Mapping[str, str] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    folder: Path | None = None
+    model: str | None = None
+    is_failed: bool = False
+
+
+class Tracker:
+    """Write runs to one MLflow experiment.
+
+    Args:
+        root: folder of the embedded store, used where `MLFLOW_TRACKING_URI` is not set.
+        experiment: created when it does not exist.
+    """
+
+    def __init__(self, root: Path, experiment: str) -> None:
+        for name in ("alembic", "mlflow"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        location = None
+        if not uri:
+            root.mkdir(parents=True, exist_ok=True)
+            uri = f"sqlite:///{root.resolve() / 'mlflow.db'}"
+            location = (root.resolve() / "mlartifacts" / experiment).as_uri()
+        self.uri = uri
+        self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        found = self._client.get_experiment_by_name(experiment)
+        self._experiment: str = (
+            found.experiment_id
+            if found is not None
+            else self._client.create_experiment(experiment, artifact_location=location)
+        )
+
+    def start(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> str:
+        """Open a run and return its id."""
+        own = {"mlflow.runName": name, **tags}
+        if parent is not None:
+            own["mlflow.parentRunId"] = parent
+        run_id: str = self._client.create_run(self._experiment, tags=own).info.run_id
+        return run_id
+
+    def record(self, record: RunRecord, *, parent: str | None = None) -> str:
+        """Write one finished run whole; returns its id."""
+        run_id = self.start(record.name, record.tags, parent)
+        self._client.log_batch(
+            run_id, params=[Param(k, str(v)[:6000]) for k, v in record.params.items()]
+        )
+        points = [
+            Metric(name, float(value), 0, step)
+            for name, values in record.curves.items()
+            for step, value in enumerate(values, start=1)
+        ]
+        points += [Metric(name, float(value), 0, 0) for name, value in record.metrics.items()]
+        for start in range(0, len(points), _BATCH):
+            self._client.log_batch(run_id, metrics=points[start : start + _BATCH])
+        if record.folder is not None:
+            self._client.log_artifacts(run_id, str(record.folder), "adapter")
+        if record.model is not None:
+            self._register(record.model, run_id)
+        self.finish(run_id, is_failed=record.is_failed)
+        return run_id
+
+    def finish(self, run_id: str, *, is_failed: bool = False) -> None:
+        """Close a run."""
+        self._client.set_terminated(run_id, "FAILED" if is_failed else "FINISHED")
+
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Add tags to a run."""
+        self._client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+
+    def find(self, tags: Mapping[str, str]) -> str | None:
+        """Find a finished run with these tags."""
+        clauses = [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
+        clauses.append("attributes.status = 'FINISHED'")
+        runs: Any = self._client.search_runs(
+            [self._experiment], filter_string=" and ".join(clauses), max_results=1
+        )
+        return runs[0].info.run_id if runs else None
+
+    def _register(self, model: str, run_id: str) -> None:
+        try:
+            self._client.get_registered_model(model)
+        except MlflowException:
+            self._client.create_registered_model(model)
+        source = f"{self._client.get_run(run_id).info.artifact_uri}/adapter"
+        version = self._client.create_model_version(model, source=source, run_id=run_id)
+        self._client.set_registered_model_alias(model, SERVING_ALIAS, version.version)

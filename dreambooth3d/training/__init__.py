@@ -1,0 +1,1 @@
+"""One loop for every training of the project: data order, optimizer, engines, checkpoints."""

@@ -1,0 +1,325 @@
+"""What turns a loss into an update: one process, several with averaged gradients, or DeepSpeed.
+
+All engines train the same numbers: the mean gradient over the global batch, clipped by its global
+norm, one AdamW group over a list of fp32 parameters. State leaves an engine in one form that does
+not depend on the engine or on the number of workers.
+"""
+
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from dreambooth3d.errors import ArtifactError, ConfigError
+from dreambooth3d.training.optim import OptimConfig
+
+Strategy = Literal["single", "ddp", "zero2", "zero3"]
+STRATEGIES: tuple[Strategy, ...] = ("single", "ddp", "zero2", "zero3")
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class Engine(Protocol):
+    """One rank's view of a training."""
+
+    rank: int
+    world_size: int
+
+    def loss(self, batch: Any) -> Tensor:
+        """Run the task on this rank's slice of the batch; the mean loss of the slice."""
+
+    def step(self, loss: Tensor, lr: float) -> float:
+        """Backward, average over ranks, clip, update; returns the gradient norm before clipping."""
+
+    def mean(self, value: float) -> float:
+        """Average a number over ranks."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """Full trained weights by parameter name, fp32 on the CPU (a call for every rank)."""
+
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """Full optimizer moments as `<moment>/<parameter>` (a call for every rank)."""
+
+    def restore(
+        self, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], step: int
+    ) -> None:
+        """Put a saved state back; `step` is the number of finished updates."""
+
+
+def trained_parameters(task: nn.Module) -> dict[str, nn.Parameter]:
+    """Name every parameter that learns; a task without one is a mistake."""
+    found = {name: p for name, p in task.named_parameters() if p.requires_grad}
+    if not found:
+        raise ConfigError("a training must have parameters that learn, got none; check `method`")
+    return found
+
+
+class TorchEngine:
+    """Plain PyTorch: one process, or several that average gradients (`ddp`).
+
+    Adapters are a small fraction of the model, so one flat all-reduce after the backward pass costs
+    little and keeps the order of additions fixed. The functional forward needs no wrapper.
+    """
+
+    def __init__(
+        self, task: nn.Module, optim: OptimConfig, *, precision: torch.dtype = torch.float32
+    ) -> None:
+        self._task = task
+        self._named = trained_parameters(task)
+        self._parameters = list(self._named.values())
+        self._max_norm = optim.max_grad_norm
+        self._optimizer = optim.build(self._parameters)
+        self._precision = precision
+        is_spread = torch.distributed.is_available() and torch.distributed.is_initialized()
+        self.rank = torch.distributed.get_rank() if is_spread else 0
+        self.world_size = torch.distributed.get_world_size() if is_spread else 1
+
+    def loss(self, batch: Any) -> Tensor:
+        """Run the task under the training precision."""
+        device = self._parameters[0].device.type
+        with autocast(device, self._precision):
+            return cast(Tensor, self._task(batch))
+
+    def step(self, loss: Tensor, lr: float) -> float:
+        """Backward, average, clip, update."""
+        torch.autograd.backward(loss)
+        for parameter in self._parameters:
+            # A factor that cannot reach the output still counts: every engine sees a zero.
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self._average_gradients()
+        norm = nn.utils.clip_grad_norm_(self._parameters, self._max_norm)
+        self._optimizer.param_groups[0]["lr"] = lr
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return float(norm)
+
+    def _average_gradients(self) -> None:
+        if self.world_size == 1:
+            return
+        grads = [cast(Tensor, p.grad) for p in self._parameters]
+        flat = torch.cat([g.flatten() for g in grads]) / self.world_size
+        torch.distributed.all_reduce(flat)
+        for grad, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+            grad.copy_(part.view_as(grad))
+
+    def mean(self, value: float) -> float:
+        """Average a number over ranks."""
+        return _mean_over_ranks(value, self.world_size)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Copy the trained weights."""
+        return {n: p.detach().cpu().float().clone() for n, p in self._named.items()}
+
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """Copy AdamW's moments; zeros before the first update."""
+        state: dict[str, Tensor] = {}
+        for name, parameter in self._named.items():
+            own = self._optimizer.state.get(parameter, {})
+            for moment in _MOMENTS:
+                value = own.get(moment)
+                full = torch.zeros_like(parameter) if value is None else value
+                state[f"{moment}/{name}"] = full.detach().cpu().float().clone()
+        return state
+
+    def restore(
+        self, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], step: int
+    ) -> None:
+        """Put weights and moments back."""
+        check_state(self._named, weights, optimizer)
+        with torch.no_grad():
+            for name, parameter in self._named.items():
+                parameter.copy_(weights[name])
+                if step:
+                    self._optimizer.state[parameter] = {
+                        "step": torch.tensor(float(step)),
+                        **{
+                            moment: optimizer[f"{moment}/{name}"].to(parameter.device).clone()
+                            for moment in _MOMENTS
+                        },
+                    }
+
+
+class DeepSpeedEngine:
+    """DeepSpeed ZeRO-2 or ZeRO-3 around the same task."""
+
+    def __init__(
+        self,
+        task: nn.Module,
+        optim: OptimConfig,
+        *,
+        stage: Literal[2, 3],
+        batch_share: int,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        if not torch.cuda.is_available():
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        import deepspeed  # noqa: PLC0415 - slow, and it reads DS_ACCELERATOR
+
+        self._named = trained_parameters(task)
+        self._parameters = list(self._named.values())
+        self._precision = precision
+        self._engine, *_ = deepspeed.initialize(
+            model=task,
+            model_parameters=self._parameters,
+            optimizer=optim.build(self._parameters),
+            config=deepspeed_config(optim, stage=stage, batch_share=batch_share),
+        )
+        self.rank = torch.distributed.get_rank()
+        self.world_size = torch.distributed.get_world_size()
+
+    def loss(self, batch: Any) -> Tensor:
+        """Run the task under the training precision."""
+        with autocast(self._engine.device.type, self._precision):
+            return cast(Tensor, self._engine(batch))
+
+    def step(self, loss: Tensor, lr: float) -> float:
+        """Backward, average, clip, update: DeepSpeed does all four."""
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = lr
+        self._engine.backward(loss)
+        self._engine.step()
+        norm = self._engine.get_global_grad_norm()
+        return float("nan") if norm is None else float(norm)
+
+    def mean(self, value: float) -> float:
+        """Average a number over ranks."""
+        return _mean_over_ranks(value, self.world_size)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Gather the fp32 master weights."""
+        from deepspeed.utils import safe_get_full_fp32_param  # noqa: PLC0415
+
+        return {
+            name: safe_get_full_fp32_param(p).detach().cpu().float().clone()
+            for name, p in self._named.items()
+        }
+
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """Gather AdamW's moments from their shards; zeros before the first update."""
+        from deepspeed.utils import (  # noqa: PLC0415
+            safe_get_full_fp32_param,
+            safe_get_full_optimizer_state,
+        )
+
+        state: dict[str, Tensor] = {}
+        has_moments = self._engine.global_steps > 0
+        for name, parameter in self._named.items():
+            for moment in _MOMENTS:
+                value = (
+                    safe_get_full_optimizer_state(parameter, moment)
+                    if has_moments
+                    else torch.zeros_like(safe_get_full_fp32_param(parameter))
+                )
+                state[f"{moment}/{name}"] = value.detach().cpu().float().clone()
+        return state
+
+    def restore(
+        self, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], step: int
+    ) -> None:
+        """Put weights and moments back into every rank's shard."""
+        from deepspeed.utils import (  # noqa: PLC0415
+            safe_set_full_fp32_param,
+            safe_set_full_optimizer_state,
+        )
+
+        check_state(None, weights, optimizer)
+        for name, parameter in self._named.items():
+            safe_set_full_fp32_param(parameter, weights[name])
+        if not step:
+            return
+        self._make_moments()
+        for name, parameter in self._named.items():
+            for moment in _MOMENTS:
+                safe_set_full_optimizer_state(parameter, optimizer[f"{moment}/{name}"], moment)
+        for own in self._inner_states():
+            own["step"] = torch.tensor(float(step))
+        self._engine.global_steps = step
+
+    def _inner_states(self) -> list[dict[str, Any]]:
+        inner = self._engine.optimizer.optimizer
+        return [own for own in inner.state.values() if isinstance(own, dict)]
+
+    def _make_moments(self) -> None:
+        """Give the sharded optimizer its state tensors, as its first update would."""
+        inner = self._engine.optimizer.optimizer
+        for group in inner.param_groups:
+            for shard in group["params"]:
+                if shard not in inner.state or "exp_avg" not in inner.state[shard]:
+                    inner.state[shard] = {
+                        "step": torch.tensor(0.0),
+                        **{moment: torch.zeros_like(shard) for moment in _MOMENTS},
+                    }
+
+
+def deepspeed_config(
+    optim: OptimConfig, *, stage: Literal[2, 3], batch_share: int
+) -> dict[str, Any]:
+    """Build DeepSpeed's configuration; the optimizer object is given apart."""
+    zero: dict[str, Any] = {"stage": stage, "overlap_comm": False, "contiguous_gradients": True}
+    if stage == 3:
+        zero["stage3_param_persistence_threshold"] = 0
+    return {
+        "train_micro_batch_size_per_gpu": batch_share,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": optim.max_grad_norm,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 10**9,
+    }
+
+
+def build_engine(
+    strategy: Strategy,
+    task: nn.Module,
+    optim: OptimConfig,
+    *,
+    batch_share: int,
+    precision: torch.dtype = torch.float32,
+) -> Engine:
+    """Build an engine by name; `batch_share` is the rows of a batch on this rank."""
+    if strategy in ("single", "ddp"):
+        return TorchEngine(task, optim, precision=precision)
+    if strategy in ("zero2", "zero3"):
+        return DeepSpeedEngine(
+            task,
+            optim,
+            stage=2 if strategy == "zero2" else 3,
+            batch_share=batch_share,
+            precision=precision,
+        )
+    raise ConfigError(
+        f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}; choose one"
+    )
+
+
+def autocast(device: str, precision: torch.dtype) -> AbstractContextManager[object]:
+    """Mixed precision for bf16, nothing for fp32; adapters stay fp32 masters."""
+    if precision == torch.float32:
+        return nullcontext()
+    return torch.autocast(device, dtype=precision)
+
+
+def check_state(
+    named: Mapping[str, nn.Parameter] | None,
+    weights: Mapping[str, Tensor],
+    optimizer: Mapping[str, Tensor],
+) -> None:
+    """Refuse a state of another model; a partly restored training would be silently wrong."""
+    expected = {f"{moment}/{name}" for moment in _MOMENTS for name in weights}
+    if set(optimizer) != expected or (named is not None and set(named) != set(weights)):
+        raise ArtifactError(
+            "a checkpoint must hold the weights and moments of exactly the trained parameters, "
+            "got other names; it belongs to another configuration, start in another folder"
+        )
+
+
+def _mean_over_ranks(value: float, world_size: int) -> float:
+    if world_size == 1:
+        return value
+    total = torch.tensor(value, dtype=torch.float64)
+    torch.distributed.all_reduce(total)
+    return float(total) / world_size

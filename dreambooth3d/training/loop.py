@@ -1,0 +1,154 @@
+"""The loop: batch, loss, step, report, save. Pretraining and personalization both run it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dreambooth3d.errors import RunError
+from dreambooth3d.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from dreambooth3d.training.engine import Engine
+from dreambooth3d.training.optim import OptimConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How long to train and when to save.
+
+    Attributes:
+        num_steps: updates of the whole training.
+        optim: optimizer settings.
+        run_key: names the run; a checkpoint of another run is refused.
+        folder: where checkpoints go; None saves nothing.
+        save_every: updates between checkpoints.
+    """
+
+    num_steps: int
+    optim: OptimConfig
+    run_key: str
+    folder: Path | None = None
+    save_every: int = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Told after every update."""
+
+    step: int
+    num_steps: int
+    loss: float
+    grad_norm: float
+    lr: float
+    seconds: float
+    data_seconds: float
+    eta_seconds: float
+
+    def line(self) -> str:
+        """One printable line."""
+        return (
+            f"step {self.step}/{self.num_steps} loss {self.loss:.4f} "
+            f"grad {self.grad_norm:.3f} lr {self.lr:.1e} {self.seconds:.2f} s/step "
+            f"data {self.data_seconds:.2f} s eta {format_seconds(self.eta_seconds)}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitResult:
+    """A finished training: the loss of every update and where it began."""
+
+    losses: tuple[float, ...]
+    first_step: int
+    seconds: float
+
+
+def fit(
+    engine: Engine,
+    load_batch: Callable[[int], Any],
+    plan: Plan,
+    *,
+    on_step: Callable[[Progress], None] | None = None,
+) -> FitResult:
+    """Train from the newest checkpoint of `plan.folder`, or from the start.
+
+    Args:
+        engine: owns weights and optimizer.
+        load_batch: this rank's slice of batch `step`; a pure function of the step.
+        plan: length, optimizer, checkpoints.
+        on_step: told after every update on every rank.
+
+    Raises:
+        RunError: the loss stopped being a number; the last checkpoint is kept.
+    """
+    losses = _resume(engine, plan)
+    first = len(losses)
+    started = time.monotonic()
+    for step in range(first, plan.num_steps):
+        began = time.monotonic()
+        batch = load_batch(step)
+        loaded = time.monotonic()
+        loss = engine.loss(batch)
+        lr = plan.optim.lr_at(step, plan.num_steps)
+        norm = engine.step(loss, lr)
+        losses.append(engine.mean(float(loss.detach())))
+        _check_loss(losses[-1], step)
+        now = time.monotonic()
+        if on_step is not None:
+            on_step(
+                Progress(
+                    step=step + 1,
+                    num_steps=plan.num_steps,
+                    loss=losses[-1],
+                    grad_norm=norm,
+                    lr=lr,
+                    seconds=now - began,
+                    data_seconds=loaded - began,
+                    eta_seconds=(now - started) / (step + 1 - first) * (plan.num_steps - step - 1),
+                )
+            )
+        is_last = step + 1 == plan.num_steps
+        if plan.folder is not None and (is_last or (step + 1) % plan.save_every == 0):
+            _save(engine, plan, losses)
+    return FitResult(
+        losses=tuple(losses), first_step=first, seconds=time.monotonic() - started
+    )
+
+
+def _resume(engine: Engine, plan: Plan) -> list[float]:
+    if plan.folder is None:
+        return []
+    checkpoint = load_checkpoint(plan.folder, run_key=plan.run_key)
+    if checkpoint is None:
+        return []
+    engine.restore(checkpoint.weights, checkpoint.optimizer, checkpoint.step)
+    return list(checkpoint.losses)
+
+
+def _save(engine: Engine, plan: Plan, losses: list[float]) -> None:
+    """Every rank gathers, the first one writes."""
+    assert plan.folder is not None
+    checkpoint = Checkpoint(
+        run_key=plan.run_key,
+        step=len(losses),
+        losses=tuple(losses),
+        weights=engine.weights(),
+        optimizer=engine.optimizer_state(),
+    )
+    if engine.rank == 0:
+        save_checkpoint(plan.folder, checkpoint)
+
+
+def _check_loss(loss: float, step: int) -> None:
+    if loss != loss or loss in (float("inf"), float("-inf")):
+        raise RunError(
+            f"the loss must stay a finite number, got {loss} at step {step}; "
+            "lower lr, or train in fp32, and run the command again to go on from the checkpoint"
+        )
+
+
+def format_seconds(seconds: float) -> str:
+    """Seconds as `1h02m`, `3m20s` or `12s`."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 60}m{whole % 60:02d}s" if whole >= 60 else f"{whole}s"
