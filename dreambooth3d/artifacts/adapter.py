@@ -41,6 +41,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "kind": ("3dapter", "subject"),
     "method": ("joint", "3dreambooth", "3dapter"),
     "reference_attention": ("joint", "isolated"),
+    "text_scope": ("prompt", "span"),
 }
 _NONE = type(None)
 _FIELD_TYPES: Mapping[str, tuple[type, ...]] = {
@@ -60,6 +61,7 @@ _FIELD_TYPES: Mapping[str, tuple[type, ...]] = {
     "seed": (int,),
     "parents": (list,),
     "key": (str,),
+    "text_scope": (str,),
     "weights_sha256": (str,),
 }
 _ROLES_OF_METHOD: Mapping[str, frozenset[str]] = {
@@ -91,6 +93,8 @@ class AdapterCard:
         seed: Of the training run.
         parents: Artifact keys it was made from.
         key: Its own artifact key.
+        text_scope: ``prompt``: the text-side delta acts on every text token; ``span``: only on
+            the tokens that name the subject.
         weights_sha256: Over the weight files, in hex; filled by `save_adapter`.
     """
 
@@ -110,6 +114,7 @@ class AdapterCard:
     seed: int
     parents: tuple[str, ...]
     key: str
+    text_scope: Literal["prompt", "span"] = "prompt"
     weights_sha256: str = ""
 
     def __post_init__(self) -> None:

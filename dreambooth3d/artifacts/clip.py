@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from dreambooth3d.artifacts.image import letterbox
-from dreambooth3d.artifacts.jsonfile import JsonValue, write_json
+from dreambooth3d.artifacts.jsonfile import JsonValue, dump_json, write_json
 from dreambooth3d.artifacts.key import publish_file
 from dreambooth3d.errors import ArtifactError, ConfigError
 
@@ -47,7 +47,7 @@ def write_clip(
         metadata: Finite JSON values.
     """
     _check_frames(frames_FHWC_uint8, fps)
-    comment = json.dumps(metadata, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    comment = dump_json(metadata, what=f"the metadata of {path.name}")
     with publish_file(path) as clip_aside:
         _encode(clip_aside, frames_FHWC_uint8, fps=fps, comment=comment)
         with publish_file(path.with_name(path.name + ".json")) as json_aside:

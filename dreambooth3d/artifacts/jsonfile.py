@@ -25,15 +25,20 @@ def canonical_json(value: object, *, what: str = "value") -> str:
     return json.dumps(plain, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
 
 
-def write_json(path: Path, value: Mapping[str, JsonValue]) -> None:
-    """Write one JSON object; the same value gives the same bytes."""
+def dump_json(value: Mapping[str, JsonValue], *, what: str, indent: int | None = None) -> str:
+    """Return one JSON object as text with sorted keys; `what` names it when a number is NaN."""
     try:
-        text = json.dumps(value, sort_keys=True, ensure_ascii=False, indent=2, allow_nan=False)
+        return json.dumps(value, sort_keys=True, ensure_ascii=False, indent=indent, allow_nan=False)
     except ValueError as error:
         raise ArtifactError(
-            f"numbers in {path.name} must be finite, got NaN or infinity; "
+            f"numbers in {what} must be finite, got NaN or infinity; "
             "leave the number out or write null"
         ) from error
+
+
+def write_json(path: Path, value: Mapping[str, JsonValue]) -> None:
+    """Write one JSON object; the same value gives the same bytes."""
+    text = dump_json(value, what=path.name, indent=2)
     path.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 

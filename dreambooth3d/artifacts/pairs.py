@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 from PIL import Image
 
 from dreambooth3d.artifacts.image import flatten
-from dreambooth3d.artifacts.jsonfile import JsonValue, read_json, write_json
+from dreambooth3d.artifacts.jsonfile import JsonValue, dump_json, read_json, write_json
 from dreambooth3d.artifacts.key import content_hash, publish_file
 from dreambooth3d.artifacts.manifest import Manifest
 from dreambooth3d.errors import ArtifactError, InputError
@@ -87,7 +87,7 @@ class ShardEntry:
 
 def encode_pair(pair: Pair) -> dict[str, bytes]:
     """Return the members of one sample: extension -> bytes."""
-    meta = json.dumps(pair.meta, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    meta = dump_json(pair.meta, what=f"the meta of pair {pair.key}")
     return {
         _META: (meta + "\n").encode(),
         _REFERENCE: _encode(pair.reference, "PNG", compress_level=6),

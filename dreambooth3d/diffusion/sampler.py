@@ -33,23 +33,18 @@ def flow_sigmas(num_steps: int, shift: float) -> Tensor:
     return shift_sigma(torch.linspace(1, 0, num_steps + 1), shift)
 
 
-def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance: u + scale (c - u)."""
-    return unconditional + scale * (conditional - unconditional)
-
-
-def guided(conditional: Velocity, unconditional: Velocity, scale: float) -> Velocity:
-    """Combine two branches; at scale 1 the unconditional one is not run.
+def guide(conditional: Tensor, unconditional: Tensor, scale: float | Tensor) -> Tensor:
+    """Classifier-free guidance: u + scale (c - u), one scale or one a row.
 
     References belong in both branches: guidance then acts on the text alone.
     """
+    return unconditional + scale * (conditional - unconditional)
 
-    def velocity(x: Tensor, sigma_B: Tensor, /) -> Tensor:
-        if scale == 1:
-            return conditional(x, sigma_B)
-        return guide(conditional(x, sigma_B), unconditional(x, sigma_B), scale)
 
-    return velocity
+def euler_step(velocity: Velocity, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+    """One Euler step of dx/ds = v; latents stay fp32."""
+    sigma_B = sigma.expand(x.shape[0]).to(x.device)
+    return x + (sigma_next - sigma).to(x.device) * velocity(x, sigma_B).float()
 
 
 def euler(
@@ -69,8 +64,7 @@ def euler(
     """
     x = noise.float()
     for index in range(len(sigmas) - 1):
-        sigma_B = sigmas[index].expand(x.shape[0]).to(x.device)
-        x = x + (sigmas[index + 1] - sigmas[index]).to(x.device) * velocity(x, sigma_B).float()
+        x = euler_step(velocity, x, sigmas[index], sigmas[index + 1])
         if on_step is not None and on_step(index + 1, x):
             break
     return x

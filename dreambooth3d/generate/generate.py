@@ -150,9 +150,9 @@ def encode_views(
     backbone: Backbone, views: Sequence[Image.Image], width: int, height: int
 ) -> Tensor:
     """Letterbox views on white to the clip's size and encode them, (V, C, H, W); never cropped."""
-    pixels = [np.asarray(letterbox(view, (width, height))) for view in views]
-    batch = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)[:, :, None]
-    return backbone.codec.encode(batch.float() / 127.5 - 1)[:, :, 0]
+    return backbone.codec.encode_images(
+        [np.asarray(letterbox(view, (width, height))) for view in views]
+    )
 
 
 def mark_subject(prompt: str, card: AdapterCard) -> str:

@@ -29,6 +29,7 @@ class BackboneCard:
         revision: 16 hex digits over the transformer's config and weights.
         flow_shift: shift of the sampling schedule.
         width, height, num_frames: the clip it makes when not told otherwise (pixels, frames).
+        train_side: side of the square pictures adapters are trained on, in pixels.
     """
 
     name: str
@@ -38,6 +39,7 @@ class BackboneCard:
     width: int
     height: int
     num_frames: int
+    train_side: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,6 +106,7 @@ def read_card(source: str) -> BackboneCard:
         width=round(side * 4 / 3 / ratio) * ratio if is_large else side,
         height=round(side * 3 / 4 / ratio) * ratio if is_large else side,
         num_frames=121 if is_large else 17,
+        train_side=512 if is_large else side,
     )
 
 

@@ -1,8 +1,11 @@
 """Pixels to latents and back."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dreambooth3d.errors import ConfigError
@@ -59,6 +62,11 @@ class LatentCodec:
             for row in pixels_BCFHW
         ]
         return torch.cat(rows).float() * self.scaling_factor
+
+    def encode_images(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Encode RGB pictures of one size, each (H, W, 3), as one-frame clips: (N, C, H, W)."""
+        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)[:, :, None].float()
+        return self.encode(pixels / 127.5 - 1)[:, :, 0]
 
     @torch.no_grad()
     def decode(self, latents_BCTHW: Tensor) -> Tensor:

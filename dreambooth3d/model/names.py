@@ -18,6 +18,7 @@ PUBLISHED_FOLDERS: Mapping[Role, str] = {
     "reference": "lora/tdapter",
     "subject": "lora/subject_adapter",
 }
+PEFT_PREFIX = "transformer."
 PUBLISHED_FILE = "pytorch_lora_weights.safetensors"
 
 _BLOCK_NAMES = {
@@ -64,6 +65,16 @@ def to_published(name: str) -> str:
         f"a tensor name must be that of a routed linear, got {name!r}; "
         "export weights of a LoraAdapter"
     )
+
+
+def to_peft(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Prefix diffusers' names as PEFT files have them: `transformer.<linear>.lora_A.weight`."""
+    return {PEFT_PREFIX + name: tensor for name, tensor in weights.items()}
+
+
+def from_peft(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Take the PEFT prefix off."""
+    return {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in weights.items()}
 
 
 def rank_of(weights: Mapping[str, Tensor]) -> int:

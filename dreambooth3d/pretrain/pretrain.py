@@ -44,8 +44,8 @@ class PairExamples:
         if index not in self._cache:
             pair = self._corpus[index]
             self._cache[index] = Example(
-                target_CTHW=self._encode(pair.target),
-                references_VCHW=self._encode(pair.reference).transpose(0, 1),
+                target_CTHW=self._encode(pair.target).transpose(0, 1),
+                references_VCHW=self._encode(pair.reference),
                 caption=self._backbone.prompts(pair.caption),
             )
         return self._cache[index]
@@ -53,12 +53,12 @@ class PairExamples:
     def blank_references(self) -> Tensor:
         """A view of nothing on white, (1, C, H, W)."""
         white = Image.new("RGB", (self._side, self._side), "white")
-        return self._encode(white).transpose(0, 1)
+        return self._encode(white)
 
     def _encode(self, image: Image.Image) -> Tensor:
-        pixels = np.asarray(letterbox(image, (self._side, self._side)))
-        batch = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None, :, None].float()
-        return self._backbone.codec.encode(batch / 127.5 - 1)[0].cpu()
+        """Encode one picture, (1, C, H, W)."""
+        square = np.asarray(letterbox(image, (self._side, self._side)))
+        return self._backbone.codec.encode_images([square]).cpu()
 
 
 def build_task(config: PretrainConfig, backbone: Backbone) -> AdapterTask:

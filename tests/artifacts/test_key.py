@@ -134,9 +134,13 @@ def test_publish_shows_the_folder_only_when_complete(tmp_path: Path) -> None:
 def test_publish_leaves_nothing_when_the_body_raises(
     tmp_path: Path, failure: BaseException
 ) -> None:
-    with pytest.raises(type(failure)), publish(tmp_path / "0123") as folder:
-        (folder / "half.txt").write_text("half")
-        raise failure
+    def body() -> None:
+        with publish(tmp_path / "0123") as folder:
+            (folder / "half.txt").write_text("half")
+            raise failure
+
+    with pytest.raises(type(failure)):
+        body()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -152,18 +156,23 @@ def test_publish_keeps_the_folder_of_the_process_that_was_first(tmp_path: Path) 
 
 def test_publish_refuses_to_replace_a_file(tmp_path: Path) -> None:
     (tmp_path / "0123").write_text("mine")
-    with pytest.raises(ArtifactError, match="must be a folder, got a file"):
-        with publish(tmp_path / "0123"):
-            pass
+    refused = pytest.raises(ArtifactError, match="must be a folder, got a file")
+    with refused, publish(tmp_path / "0123"):
+        pass
     assert (tmp_path / "0123").read_text() == "mine"
 
 
 def test_publish_file_replaces_in_one_step_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError), publish_file(path) as aside:
-        aside.write_text("half")
-        raise RuntimeError
+
+    def body() -> None:
+        with publish_file(path) as aside:
+            aside.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        body()
     assert path.read_text() == "old"
     with publish_file(path) as aside:
         aside.write_text("new")

@@ -1,0 +1,1 @@
+"""Stage 2: one subject adapter from a few photos of one object."""

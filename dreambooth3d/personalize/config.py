@@ -1,0 +1,90 @@
+"""Settings of the personalize stage (arXiv 2603.18524, joint training)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dreambooth3d.artifacts.settings import resource
+from dreambooth3d.errors import ConfigError
+from dreambooth3d.model.forward import ReferenceAttention, TextScope
+from dreambooth3d.training.optim import OptimConfig, Schedule
+
+Method = Literal["joint", "3dreambooth", "3dapter"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PersonalizeConfig:
+    """How one subject is learned; defaults are the published recipe.
+
+    Attributes:
+        backbone: `tiny`, a diffusers folder or a hub id.
+        method: `joint` trains both adapters; `3dreambooth` the subject adapter without references;
+            `3dapter` trains nothing and takes the references alone.
+        steps, batch_size, lr, schedule, warmup_steps: of the optimization; batch_size counts
+            target captures a step.
+        rank: of the subject LoRA.
+        num_views: reference views; all of them where a subject has fewer.
+        sigma_shift: k of the noise-level shift; 1 (none) published.
+        reference_attention: must be that of the 3Dapter.
+        text_scope: text tokens the subject adapter acts on: those in brackets, or the whole prompt.
+        prompt: training prompt; {trigger} and {class_noun} are filled in, brackets mark the span.
+        size: side of the square training pictures; 0 takes the backbone's own.
+        precision: `fp32` or `bf16` for the forward; adapters are fp32 either way.
+        workers: subjects at a time; 0 takes every core, or every GPU.
+        tries: attempts for a subject whose worker process dies.
+        save_every: updates between checkpoints.
+    """
+
+    backbone: str = "tiny"
+    method: Method = "joint"
+    steps: int = 400
+    batch_size: int = 1
+    lr: float = 1e-4
+    schedule: Schedule = "constant"
+    warmup_steps: int = 0
+    rank: int = 16
+    num_views: int = 4
+    sigma_shift: float = 1.0
+    reference_attention: ReferenceAttention = "joint"
+    text_scope: TextScope = "span"
+    prompt: str = "a video of a [{trigger} {class_noun}]"
+    size: int = 0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: int = 0
+    workers: int = resource(0)
+    tries: int = resource(2)
+    save_every: int = resource(100)
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("steps", "batch_size", "rank", "num_views", "tries", "save_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    f"{name} must be at least 1, got {getattr(self, name)}; leave it out for the "
+                    "recipe's value"
+                )
+        choices = {
+            "method": ("joint", "3dreambooth", "3dapter"),
+            "reference_attention": ("joint", "isolated"),
+            "text_scope": ("span", "prompt"),
+            "precision": ("fp32", "bf16"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(
+                    f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}; "
+                    "choose one"
+                )
+        if "[{trigger} {class_noun}]" not in self.prompt:
+            raise ConfigError(
+                "prompt must hold [{trigger} {class_noun}], got "
+                f"{self.prompt!r}; write for example: a video of a [{{trigger}} {{class_noun}}]"
+            )
+        for name in ("seed", "size", "workers"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be at least 0, got {getattr(self, name)}")
+        self.optim.lr_at(0, self.steps)
+
+    @property
+    def optim(self) -> OptimConfig:
+        """Optimizer settings."""
+        return OptimConfig(lr=self.lr, schedule=self.schedule, warmup_steps=self.warmup_steps)

@@ -1,0 +1,352 @@
+"""Fan subjects out as Ray tasks; a subject is trained once per content key, whatever the batch."""
+
+import csv
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from dreambooth3d.artifacts.adapter import load_adapter, load_card, save_adapter
+from dreambooth3d.artifacts.key import artifact_key, content_hash, point_latest, publish
+from dreambooth3d.artifacts.manifest import Manifest
+from dreambooth3d.artifacts.settings import versioned_fields
+from dreambooth3d.artifacts.subject import Subject
+from dreambooth3d.errors import Dreambooth3dError
+from dreambooth3d.model.backbone import read_card
+from dreambooth3d.personalize.config import PersonalizeConfig
+from dreambooth3d.personalize.personalize import resolve, train_subject
+from dreambooth3d.runtime.backbones import warm_backbone
+from dreambooth3d.runtime.session import num_cores, ray_session
+from dreambooth3d.runtime.tracking import RunRecord, Tracker
+from dreambooth3d.training.loop import format_seconds
+
+STAGE, REVISION = "personalize", 1
+CURVE_NAME = "curve.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one subject."""
+
+    subject: str
+    status: str  # trained, kept (trained by an earlier run) or failed
+    key: str
+    method: str
+    steps: int
+    first_loss: float | None
+    last_loss: float | None
+    seconds: float
+    adapter: str  # relative to the batch folder
+    sha256: str
+    error: str = ""
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether there is no adapter."""
+        return self.status == "failed"
+
+
+def key_of(config: PersonalizeConfig, subject: Subject, parents: Sequence[str]) -> str:
+    """Content key of one subject's adapter: settings, words and every picture's bytes."""
+    settings = versioned_fields(resolve(config, subject))
+    settings.pop("backbone")
+    words = {"subject": subject.id, "class_noun": subject.class_noun, "trigger": subject.trigger}
+    images = [content_hash(path) for path in (*subject.images, *subject.references)]
+    return artifact_key(
+        STAGE, REVISION, {**settings, **words}, [*parents, str(len(subject.images)), *images]
+    )
+
+
+def parents_of(config: PersonalizeConfig, pretrained: Path | None) -> tuple[str, ...]:
+    """Keys a subject's adapter is made from: backbone revision, then the 3Dapter."""
+    revision = read_card(config.backbone).revision
+    if pretrained is None or config.method == "3dreambooth":
+        return (revision,)
+    return (revision, load_card(pretrained).key)
+
+
+def plan(
+    config: PersonalizeConfig, subjects: Sequence[Subject], pretrained: Path | None, out: Path
+) -> dict[str, Any]:
+    """Say what `run` would do, without doing it."""
+    parents = parents_of(config, pretrained)
+    rows = {}
+    for subject in subjects:
+        key = key_of(config, subject, parents)
+        rows[subject.id] = (
+            f"{key}: {len(subject.images)} captures, {len(subject.references)} references, "
+            f"{resolve(config, subject).steps} steps"
+            + (", already trained" if _home(out, key).is_dir() else "")
+        )
+    return {
+        "inputs": {"3Dapter": str(pretrained), "subjects": len(subjects)},
+        "method": f"{config.method}, {config.reference_attention} attention",
+        "artifacts": rows,
+        "workers": config.workers or "every core",
+    }
+
+
+def run(
+    config: PersonalizeConfig,
+    subjects: Sequence[Subject],
+    pretrained: Path | None,
+    out: Path,
+    *,
+    report: Callable[[str], None] = print,
+) -> tuple[Manifest, tuple[Outcome, ...]]:
+    """Train every subject that has no adapter yet and publish the batch as one folder.
+
+    A subject that fails leaves nothing behind; the others are published without it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    if pretrained is not None and config.method != "3dreambooth":
+        _check_fit(config, pretrained)
+    parents = parents_of(config, pretrained)
+    keys = {subject.id: key_of(config, subject, parents) for subject in subjects}
+    outcomes = {
+        s.id: _kept(out, s, keys[s.id], config)
+        for s in subjects
+        if _home(out, keys[s.id]).is_dir()
+    }
+    for name in outcomes:
+        report(f"personalize {name}: already trained, nothing to do")
+    missing = [subject for subject in subjects if subject.id not in outcomes]
+    if missing:
+        with ray_session():
+            fresh = _fan_out(config, missing, keys, pretrained, out.resolve(), parents, report)
+        outcomes |= fresh
+        _record(config, [fresh[s.id] for s in missing], out, pretrained)
+    ordered = tuple(outcomes[subject.id] for subject in subjects)
+    return _publish_batch(config, ordered, parents, out), ordered
+
+
+def _check_fit(config: PersonalizeConfig, pretrained: Path) -> None:
+    """Refuse an unfitting 3Dapter before any worker starts."""
+    card = load_card(pretrained)
+    backbone = read_card(config.backbone)
+    card.require_backbone(backbone.revision, name=backbone.name)
+    card.require_attention(config.reference_attention)
+
+
+def _fan_out(
+    config: PersonalizeConfig,
+    subjects: Sequence[Subject],
+    keys: Mapping[str, str],
+    pretrained: Path | None,
+    out: Path,
+    parents: tuple[str, ...],
+    report: Callable[[str], None],
+) -> dict[str, Outcome]:
+    gpus = ray.cluster_resources().get("GPU", 0)
+    at_once = config.workers or (int(gpus) or num_cores())
+    threads = max(1, num_cores() // max(1, min(at_once, len(subjects))))
+    task = ray.remote(
+        num_cpus=threads, num_gpus=1 if gpus else 0, max_retries=config.tries - 1
+    )(_train_remotely)
+    queue, running = list(subjects), {}
+    outcomes: dict[str, Outcome] = {}
+    started = time.monotonic()
+    while queue or running:
+        while queue and len(running) < at_once:
+            subject = queue.pop(0)
+            arguments = (config, subject, pretrained, keys[subject.id], parents, out, threads)
+            running[task.remote(*arguments)] = subject
+        done, _ = ray.wait(list(running), num_returns=1)
+        subject = running.pop(done[0])
+        outcome = _collect(done[0], config, subject, keys[subject.id])
+        outcomes[subject.id] = outcome
+        spent = time.monotonic() - started
+        eta = spent / len(outcomes) * (len(subjects) - len(outcomes))
+        report(f"personalize {len(outcomes)}/{len(subjects)} {_line(outcome)} "
+               f"eta {format_seconds(eta)}")  # fmt: skip
+    return outcomes
+
+
+def _train_remotely(
+    config: PersonalizeConfig,
+    subject: Subject,
+    pretrained: Path | None,
+    key: str,
+    parents: tuple[str, ...],
+    out: Path,
+    threads: int,
+) -> Outcome:
+    """One Ray task: one subject. Errors that are meant for the reader come back as an outcome."""
+    import torch  # noqa: PLC0415 - threads are set in the worker's own process
+
+    torch.set_num_threads(threads)
+    own = resolve(config, subject)
+    try:
+        backbone = warm_backbone(own.backbone, own.precision)
+        adapter, result = train_subject(
+            own,
+            subject,
+            backbone,
+            None if pretrained is None else load_adapter(pretrained),
+            key=key,
+            parents=parents,
+            folder=out / ".checkpoints" / key,
+        )
+    except Dreambooth3dError as error:
+        return _failed(own, subject, key, str(error))
+    with publish(_home(out, key)) as aside:
+        card = save_adapter(aside, adapter)
+        curve = {"loss": list(result.losses), "seconds": result.seconds}
+        (aside / CURVE_NAME).write_text(json.dumps(curve), encoding="utf-8")
+        Manifest(
+            stage=STAGE,
+            key=key,
+            config=versioned_fields(own),
+            parents=parents,
+            outputs={"weights_sha256": card.weights_sha256, "curve": CURVE_NAME},
+        ).save(aside)
+    shutil.rmtree(out / ".checkpoints" / key, ignore_errors=True)
+    return replace(_kept(out, subject, key, own), status="trained")
+
+
+def _collect(reference: Any, config: PersonalizeConfig, subject: Subject, key: str) -> Outcome:
+    try:
+        outcome: Outcome = ray.get(reference)
+    except RayError as error:
+        first_line = str(error).strip().splitlines()[-1]
+        return _failed(config, subject, key, f"the worker ended before it was done: {first_line}")
+    return outcome
+
+
+def _kept(out: Path, subject: Subject, key: str, config: PersonalizeConfig) -> Outcome:
+    home = _home(out, key)
+    curve = json.loads((home / CURVE_NAME).read_text(encoding="utf-8"))
+    losses = curve["loss"]
+    head = max(1, len(losses) // 10)
+    return Outcome(
+        subject=subject.id,
+        status="kept",
+        key=key,
+        method=config.method,
+        steps=len(losses),
+        first_loss=sum(losses[:head]) / head if losses else None,
+        last_loss=sum(losses[-head:]) / head if losses else None,
+        seconds=round(float(curve["seconds"]), 2),
+        adapter=f"adapters/{subject.id}",
+        sha256=load_card(home).weights_sha256,
+    )
+
+
+def _failed(config: PersonalizeConfig, subject: Subject, key: str, error: str) -> Outcome:
+    return Outcome(
+        subject=subject.id,
+        status="failed",
+        key=key,
+        method=config.method,
+        steps=0,
+        first_loss=None,
+        last_loss=None,
+        seconds=0.0,
+        adapter="",
+        sha256="",
+        error=error,
+    )
+
+
+def _line(outcome: Outcome) -> str:
+    if outcome.is_failed:
+        return f"{outcome.subject}: FAILED: {outcome.error}"
+    if outcome.first_loss is None or outcome.last_loss is None:
+        return f"{outcome.subject}: references only, no training"
+    return (
+        f"{outcome.subject}: {outcome.steps} steps, loss {outcome.first_loss:.4f} -> "
+        f"{outcome.last_loss:.4f}, {outcome.seconds:.0f} s"
+    )
+
+
+def _publish_batch(
+    config: PersonalizeConfig, outcomes: tuple[Outcome, ...], parents: tuple[str, ...], out: Path
+) -> Manifest:
+    """Publish the adapters of a batch side by side with its table; finished rows are linked."""
+    done = [outcome for outcome in outcomes if not outcome.is_failed]
+    settings = versioned_fields(config)
+    settings.pop("backbone")
+    key = artifact_key(f"{STAGE}-batch", REVISION, settings, [*parents, *(o.key for o in done)])
+    final = out / key
+    if not final.is_dir():
+        with publish(final) as aside:
+            for outcome in done:
+                _link_folder(_home(out, outcome.key), aside / outcome.adapter)
+            _write_table(aside / "results.csv", done)
+            Manifest(
+                stage=f"{STAGE}-batch",
+                key=key,
+                config=versioned_fields(config),
+                parents=(*parents, *(o.key for o in done)),
+                outputs={"adapters": {o.subject: o.sha256 for o in done}},
+            ).save(aside)
+    if done:
+        point_latest(out, key)
+    return Manifest.load(final)
+
+
+def _write_table(path: Path, outcomes: Sequence[Outcome]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(Outcome.__dataclass_fields__))
+        writer.writeheader()
+        for outcome in outcomes:
+            writer.writerow(asdict(outcome) | {"status": "ready"})
+
+
+def _link_folder(source: Path, target: Path) -> None:
+    """Show a folder under a second name without a second copy, where the file system can."""
+
+    def link(old: str, new: str) -> None:
+        try:
+            os.link(old, new)
+        except OSError:
+            shutil.copy2(old, new)
+
+    shutil.copytree(source, target, copy_function=link)
+
+
+def _record(
+    config: PersonalizeConfig,
+    outcomes: Sequence[Outcome],
+    out: Path,
+    pretrained: Path | None,
+) -> None:
+    """One parent run for the batch, one child a subject, a registered model for each adapter."""
+    tracker = Tracker(out.parent, "dreambooth3d-personalize")
+    parent = tracker.start(
+        f"batch of {len(outcomes)}", {"3dapter": "none" if pretrained is None else pretrained.name}
+    )
+    for outcome in outcomes:
+        home = _home(out, outcome.key)
+        is_done = not outcome.is_failed
+        losses = json.loads((home / CURVE_NAME).read_text())["loss"] if is_done else []
+        tracker.record(
+            RunRecord(
+                name=outcome.subject,
+                params=asdict(config),
+                tags={
+                    "artifact_key": outcome.key,
+                    "subject": outcome.subject,
+                    "sha256": outcome.sha256,
+                    "error": outcome.error,
+                },
+                curves={"loss": losses},
+                metrics={"seconds": outcome.seconds},
+                folder=home if is_done else None,
+                model=f"dreambooth3d-{outcome.subject}" if is_done else None,
+                is_failed=outcome.is_failed,
+            ),
+            parent=parent,
+        )
+    tracker.finish(parent, is_failed=any(outcome.is_failed for outcome in outcomes))
+
+
+def _home(out: Path, key: str) -> Path:
+    return out / "subjects" / key

@@ -1,0 +1,44 @@
+"""One adapter for each subject of a table: `python pipelines/personalize_batch.py subjects.csv`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from dreambooth3d.artifacts.key import latest
+from dreambooth3d.artifacts.subject import read_subjects_csv
+from dreambooth3d.personalize import job
+from pipelines.cli import guarded, parser, print_plan
+from pipelines.recipes import find_recipe
+from pipelines.settings import apply_settings
+from pipelines.summary import check_subjects, print_summary
+
+EXAMPLES = (
+    "python pipelines/personalize_batch.py subjects.csv",
+    "python pipelines/personalize_batch.py subjects.csv --set steps=300 --set method=3dreambooth",
+    "python pipelines/personalize_batch.py subjects.csv --dry-run",
+)
+
+
+def main(arguments: list[str]) -> int:
+    """Train into OUT/personalize; exit code 1 when a subject could not be trained."""
+    command = parser(__doc__ or "", EXAMPLES)
+    command.add_argument("subjects", type=Path, help="CSV: subject, class_noun, images, ...")
+    command.add_argument("--adapter", type=Path, help="3Dapter folder (default: the newest in OUT)")
+    given = command.parse_args(arguments)
+    config = apply_settings(find_recipe(given.recipe).personalize, given.settings)
+    table = check_subjects(read_subjects_csv(given.subjects))
+    pretrained = given.adapter
+    if pretrained is None and config.method != "3dreambooth":
+        made_by = "python pipelines/pretrain.py"
+        pretrained = latest(given.out / "pretrain", what="3Dapter", made_by=made_by)
+    out = given.out / "personalize"
+    if given.dry_run:
+        print_plan(config, job.plan(config, table.subjects, pretrained, out))
+        return print_summary(table.problems, (), out)
+    _, outcomes = job.run(config, table.subjects, pretrained, out)
+    return print_summary(table.problems, outcomes, out)
+
+
+if __name__ == "__main__":
+    guarded(main)

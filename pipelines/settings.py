@@ -1,0 +1,51 @@
+"""`--set name=value` onto a typed, frozen config."""
+
+from dataclasses import fields, replace
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from dreambooth3d.errors import ConfigError
+
+Config = TypeVar("Config")
+_WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def apply_settings(config: Config, settings: list[str]) -> Config:
+    """Return the config with every `name=value` applied and checked.
+
+    Raises:
+        ConfigError: a name is unknown, or a value does not fit its field.
+    """
+    changes: dict[str, Any] = {}
+    hints = get_type_hints(type(config))
+    known = [f.name for f in fields(config) if f.init]  # type: ignore[arg-type]
+    for setting in settings:
+        name, separator, text = setting.partition("=")
+        if not separator:
+            raise ConfigError(f"--set must be name=value, got {setting!r}; write --set steps=100")
+        if name not in known:
+            raise ConfigError(
+                f"--set name must be one of {', '.join(known)}, got {name!r}; correct the name"
+            )
+        changes[name] = _parse(name, text, hints[name])
+    return replace(config, **changes)  # type: ignore[type-var]
+
+
+def _parse(name: str, text: str, kind: Any) -> Any:
+    if get_origin(kind) is Literal:
+        if text not in get_args(kind):
+            raise ConfigError(
+                f"{name} must be one of {', '.join(map(str, get_args(kind)))}, got {text!r}; "
+                "choose one"
+            )
+        return text
+    if kind is bool:
+        if text.lower() not in _WORDS:
+            raise ConfigError(f"{name} must be true or false, got {text!r}; choose one")
+        return _WORDS[text.lower()]
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError as error:
+            word = "a whole number" if kind is int else "a number"
+            raise ConfigError(f"{name} must be {word}, got {text!r}; correct it") from error
+    return text
