@@ -122,6 +122,9 @@ def load_backbone(
         HunyuanVideo15Transformer3DModel,
     )
 
+    from diffusers.utils import logging as diffusers_logging  # noqa: PLC0415
+
+    diffusers_logging.disable_progress_bar()
     card = read_card(source)
     options: dict[str, Any] = {"torch_dtype": dtype, "local_files_only": True}
     transformer = HunyuanVideo15Transformer3DModel.from_pretrained(
@@ -147,6 +150,9 @@ def load_prompts(
         T5EncoderModel,
     )
 
+    from transformers.utils import logging as transformers_logging  # noqa: PLC0415
+
+    transformers_logging.disable_progress_bar()
     local: dict[str, Any] = {"local_files_only": True}
     text = Qwen2_5_VLTextModel.from_pretrained(
         folder, subfolder="text_encoder", dtype=dtype, **local

@@ -1,0 +1,1 @@
+"""Stage: scores of clips against the pictures of their subject."""
