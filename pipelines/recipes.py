@@ -46,7 +46,7 @@ RECIPES = {
         generate=GenerateConfig(steps=20, guidance_scale=4.0),
     ),
     "one-gpu": Recipe(
-        summary="HunyuanVideo-1.5 480p on one 80 GB GPU (planned from sizes; not run on a GPU here)",
+        summary="HunyuanVideo-1.5 480p on one 80 GB GPU (planned, not run on a GPU here)",
         pairs=PairsConfig(samples=100_000, size=512, samples_per_shard=500),
         pretrain=PretrainConfig(
             backbone=_HUB_480P, precision="bf16", is_checkpointed=True, batch_size=32
@@ -82,7 +82,5 @@ def find_recipe(name: str) -> Recipe:
         ConfigError: there is none of that name.
     """
     if name not in RECIPES:
-        raise ConfigError(
-            f"recipe must be one of {', '.join(RECIPES)}, got {name!r}; choose one"
-        )
+        raise ConfigError(f"recipe must be one of {', '.join(RECIPES)}, got {name!r}; choose one")
     return RECIPES[name]

@@ -41,9 +41,7 @@ def line_of(problem: Problem) -> str:
     return ", ".join([*place, f"field {problem.field}"]) + f": {problem.sentence}"
 
 
-def print_summary(
-    problems: Sequence[Problem], outcomes: Sequence[Outcome], out: Path
-) -> int:
+def print_summary(problems: Sequence[Problem], outcomes: Sequence[Outcome], out: Path) -> int:
     """Print the result table, then what is wrong; the exit code is 1 when anything is."""
     for outcome in outcomes:
         if not outcome.is_failed:

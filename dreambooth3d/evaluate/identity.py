@@ -24,9 +24,7 @@ _CROPS = (1.0, 0.8, 0.65)
 _WHITE = 245
 
 
-def identity_score(
-    frames: Frames, views: Sequence[Image.Image], config: EvaluateConfig
-) -> float:
+def identity_score(frames: Frames, views: Sequence[Image.Image], config: EvaluateConfig) -> float:
     """Score a clip (F, H, W, 3) against background-free views; cosine in -1..1."""
     if len(views) == 0:
         raise InputError("identity must have at least one reference view, got none; add views")

@@ -260,9 +260,7 @@ class _Batch:
             return conditional
         return guide(conditional, self._branch(x_BCTHW, sigma_B, self._negatives), self._scale)
 
-    def _branch(
-        self, x_BCTHW: Tensor, sigma_B: Tensor, texts: Sequence[TextStates]
-    ) -> Tensor:
+    def _branch(self, x_BCTHW: Tensor, sigma_B: Tensor, texts: Sequence[TextStates]) -> Tensor:
         return denoise(
             self._backbone.transformer,
             x_BCTHW.to(self._backbone.dtype),

@@ -24,7 +24,9 @@ def clip_path(
     card = None if adapter is None else load_card(adapter)
     settings = versioned_fields(replace(config, seed=config.seed + index)) | {"prompt": prompt}
     settings.pop("backbone")
-    parents = [read_card(config.backbone).revision] + ([] if card is None else [card.weights_sha256])
+    parents = [read_card(config.backbone).revision] + (
+        [] if card is None else [card.weights_sha256]
+    )
     name = "plain" if card is None else card.subject or card.kind
     return out / f"{name}-{artifact_key(STAGE, REVISION, settings, parents)}.mp4"
 

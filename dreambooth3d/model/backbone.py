@@ -76,8 +76,8 @@ def resolve_backbone(source: str) -> Path:
             f"backbone must be 'tiny', a diffusers folder with model_index.json or a hub id "
             f"'owner/name', got {source!r}; check the name"
         )
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 - only for hub ids
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(source, allow_patterns=["*.json", "*.txt", "*.safetensors"]))
@@ -117,12 +117,11 @@ def load_backbone(
     device: str | torch.device = "cpu",
 ) -> Backbone:
     """Load every part of a backbone, frozen and in evaluation mode."""
-    from diffusers import (  # noqa: PLC0415 - slow imports
+    from diffusers import (
         AutoencoderKLHunyuanVideo15,
         HunyuanVideo15Transformer3DModel,
     )
-
-    from diffusers.utils import logging as diffusers_logging  # noqa: PLC0415
+    from diffusers.utils import logging as diffusers_logging
 
     diffusers_logging.disable_progress_bar()
     card = read_card(source)
@@ -143,14 +142,13 @@ def load_prompts(
     folder: Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ) -> PromptEncoder:
     """Load tokenizers and text encoders of a backbone folder."""
-    from transformers import (  # noqa: PLC0415 - slow imports
+    from transformers import (
         ByT5Tokenizer,
         Qwen2_5_VLTextModel,
         Qwen2Tokenizer,
         T5EncoderModel,
     )
-
-    from transformers.utils import logging as transformers_logging  # noqa: PLC0415
+    from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
     local: dict[str, Any] = {"local_files_only": True}

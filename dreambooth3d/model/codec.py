@@ -1,7 +1,7 @@
 """Pixels to latents and back."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,7 +73,9 @@ class LatentCodec:
         """Decode scaled latents to pixels in -1..1, (B, 3, F, H, W), fp32, clamped."""
         parameter = next(self.vae.parameters())
         rows = [
-            self.vae.decode((row[None] / self.scaling_factor).to(parameter.dtype), return_dict=False)
+            self.vae.decode(
+                (row[None] / self.scaling_factor).to(parameter.dtype), return_dict=False
+            )
             for row in latents_BCTHW.to(parameter.device)
         ]
-        return cast(Tensor, torch.cat([row[0] for row in rows]).float().clamp(-1, 1))
+        return torch.cat([row[0] for row in rows]).float().clamp(-1, 1)

@@ -18,7 +18,7 @@ all of the text's but k and v. Nothing is written to a module, so threads may sh
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +78,7 @@ def denoise(
     timestep_B: Tensor,
     texts: Sequence[TextStates],
     *,
-    routes: Routes = Routes(),  # noqa: B008 - frozen
+    routes: Routes = Routes(),
     references_BVCHW: Tensor | None = None,
     reference_kv: ReferenceKV | None = None,
     reference_time_offset: int = 0,
@@ -297,9 +297,7 @@ def _embed_texts(
     The refiner attends within a prompt, so it alone sees a padded form, with padded keys masked:
     one call whatever the lengths, as every rank must make the same calls under ZeRO-3.
     """
-    states = TextLayout(
-        lengths=tuple(t.states_SD.shape[0] for t in texts), device=layout.device
-    )
+    states = TextLayout(lengths=tuple(t.states_SD.shape[0] for t in texts), device=layout.device)
     x_BSD = states.unpack(torch.cat([t.states_SD for t in texts]))
     valid_BS = None if states.is_even else states.valid_BS()
     count_B1 = torch.tensor(states.lengths, device=layout.device, dtype=x_BSD.dtype)[:, None]
@@ -360,7 +358,7 @@ def _unpatchify(model: Any, x_BNC: Tensor, size: tuple[int, int, int]) -> Tensor
     patch_t, patch = model.config.patch_size_t, model.config.patch_size
     x = x_BNC.unflatten(1, size).unflatten(-1, (-1, patch_t, patch, patch))
     x = x.permute(0, 4, 1, 5, 2, 6, 3, 7)
-    return x.flatten(6, 7).flatten(4, 5).flatten(2, 3)
+    return cast(Tensor, x.flatten(6, 7).flatten(4, 5).flatten(2, 3))
 
 
 # --- modulation --------------------------------------------------------------------------------

@@ -127,15 +127,16 @@ class LoraAdapter(nn.Module):
 
     def patch_delta(self, x_BCTHW: Tensor) -> Tensor:
         """Delta of the patch embedding, (B, N, D)."""
-        return self.layer(PATCH_LINEAR)(x_BCTHW).flatten(2).transpose(1, 2) * self.scale
+        delta: Tensor = self.layer(PATCH_LINEAR)(x_BCTHW)
+        return delta.flatten(2).transpose(1, 2) * self.scale
 
     def image_delta(self, name: str, x_BND: Tensor) -> Tensor:
         """Delta of an image-side linear."""
-        return self.layer(name)(x_BND) * self.scale
+        return cast(Tensor, self.layer(name)(x_BND) * self.scale)
 
     def text_delta(self, name: str, x_PD: Tensor, lengths: Sequence[int]) -> Tensor:
         """Delta of a text-side linear on packed text tokens."""
-        return self.layer(name)(x_PD) * self.scale
+        return cast(Tensor, self.layer(name)(x_PD) * self.scale)
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield `<linear>.lora_A.weight` and `.lora_B.weight` in diffusers' names."""
@@ -213,9 +214,7 @@ class RowLoras:
         return torch.cat([F.linear(F.linear(x, A[i]), B[i]) for i, x in enumerate(rows)])
 
 
-def _stack_layer(
-    rows: Sequence[LoraAdapter | None], key: str, rank: int
-) -> tuple[Tensor, Tensor]:
+def _stack_layer(rows: Sequence[LoraAdapter | None], key: str, rank: int) -> tuple[Tensor, Tensor]:
     """Stack one layer's factors over rows, zero-padded to `rank`, the scale folded into B."""
     some = next(row for row in rows if row is not None)
     like = cast(LoraLayer, some.layers[key])

@@ -83,7 +83,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _build_backbone(config: dict[str, Any], tensors: dict[str, Tensor]) -> nn.Module:
-    from diffusers import HunyuanVideo15Transformer3DModel  # noqa: PLC0415 - slow import
+    from diffusers import HunyuanVideo15Transformer3DModel
 
     transformer: nn.Module = HunyuanVideo15Transformer3DModel(**config).eval()
     base = {k.removeprefix("base/"): v for k, v in tensors.items() if k.startswith("base/")}

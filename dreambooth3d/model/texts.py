@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ class TextStates:
 
     Attributes:
         states_SD: text encoder states, (S, text_embed_dim).
-        glyphs_GD: ByT5 states of "quoted" words, (G, text_embed_2_dim); None when nothing is quoted.
+        glyphs_GD: ByT5 states of "quoted" words, (G, text_embed_2_dim); None without any.
         span: token range [start, end) in `states_SD` that names the subject; None when unmarked.
     """
 
@@ -56,7 +57,7 @@ class TextLayout:
     def unpack(self, x_PD: Tensor) -> Tensor:
         """(P, ...) -> (B, S_max, ...); attention alone needs this form."""
         if self.is_even:
-            return x_PD.unflatten(0, (len(self.lengths), -1))
+            return cast(Tensor, x_PD.unflatten(0, (len(self.lengths), -1)))
         return pad_sequence(list(x_PD.split(list(self.lengths))), batch_first=True)
 
     def pack(self, x_BSD: Tensor) -> Tensor:

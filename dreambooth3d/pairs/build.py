@@ -9,7 +9,14 @@ from PIL import Image
 
 from dreambooth3d.artifacts.pairs import Pair, ShardEntry, write_shard
 from dreambooth3d.pairs.config import PairsConfig
-from dreambooth3d.scenes import Camera, describe, make_scene, make_subject, render_scene, render_view
+from dreambooth3d.scenes import (
+    Camera,
+    describe,
+    make_scene,
+    make_subject,
+    render_scene,
+    render_view,
+)
 
 # Subjects from this seed on are kept for evaluation: no corpus, adapter or backbone sees them.
 FIRST_HELD_OUT_SEED = 1_000_000
@@ -24,9 +31,7 @@ def build_pair(config: PairsConfig, index: int) -> Pair:
     """
     subject = make_subject(_draw(config.seed, "subject", index // config.pairs_per_subject))
     rng = np.random.Generator(np.random.PCG64(_draw(config.seed, "pair", index)))
-    camera = Camera(
-        azimuth_deg=float(rng.uniform(0, 360)), elevation_deg=float(rng.uniform(5, 25))
-    )
+    camera = Camera(azimuth_deg=float(rng.uniform(0, 360)), elevation_deg=float(rng.uniform(5, 25)))
     scene = make_scene(subject, _draw(config.seed, "scene", index), num_frames=1)
     frames, masks = render_scene(scene, size=config.size)
     return Pair(

@@ -111,9 +111,7 @@ def run(
     parents = parents_of(config, pretrained)
     keys = {subject.id: key_of(config, subject, parents) for subject in subjects}
     outcomes = {
-        s.id: _kept(out, s, keys[s.id], config)
-        for s in subjects
-        if _home(out, keys[s.id]).is_dir()
+        s.id: _kept(out, s, keys[s.id], config) for s in subjects if _home(out, keys[s.id]).is_dir()
     }
     for name in outcomes:
         report(f"personalize {name}: already trained, nothing to do")
@@ -147,10 +145,11 @@ def _fan_out(
     gpus = ray.cluster_resources().get("GPU", 0)
     at_once = config.workers or (int(gpus) or num_cores())
     threads = max(1, num_cores() // max(1, min(at_once, len(subjects))))
-    task = ray.remote(
-        num_cpus=threads, num_gpus=1 if gpus else 0, max_retries=config.tries - 1
-    )(_train_remotely)
-    queue, running = list(subjects), {}
+    task = ray.remote(num_cpus=threads, num_gpus=1 if gpus else 0, max_retries=config.tries - 1)(
+        _train_remotely
+    )
+    queue = list(subjects)
+    running: dict[Any, Subject] = {}
     outcomes: dict[str, Outcome] = {}
     started = time.monotonic()
     while queue or running:
@@ -179,7 +178,7 @@ def _train_remotely(
     threads: int,
 ) -> Outcome:
     """One Ray task: one subject. Errors that are meant for the reader come back as an outcome."""
-    import torch  # noqa: PLC0415 - threads are set in the worker's own process
+    import torch
 
     torch.set_num_threads(threads)
     own = resolve(config, subject)

@@ -194,12 +194,8 @@ def _batches(
         Example(target_CTHW=target[:, None], references_VCHW=views, caption=caption)
         for target in targets
     ]
-    order = DataOrder(
-        num_samples=len(examples), batch_size=config.batch_size, seed=config.seed
-    )
-    rules = BatchRules(
-        seed=config.seed, sigma_shift=config.sigma_shift, has_shared_references=True
-    )
+    order = DataOrder(num_samples=len(examples), batch_size=config.batch_size, seed=config.seed)
+    rules = BatchRules(seed=config.seed, sigma_shift=config.sigma_shift, has_shared_references=True)
     return lambda step: build_batch(
         order.batch(step),
         examples.__getitem__,

@@ -92,7 +92,7 @@ def _train(config: PretrainConfig, corpus: Path, out: Path, key: str) -> None:
 
 def _worker(arguments: Mapping[str, Any]) -> None:
     """One rank; every rank trains, the first one prints, saves and publishes."""
-    import torch  # noqa: PLC0415 - threads are set in the worker's own process
+    import torch
 
     torch.set_num_threads(int(arguments["threads"]))
     config = PretrainConfig(**arguments["config"])

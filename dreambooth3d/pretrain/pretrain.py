@@ -108,9 +108,7 @@ def train_adapter(
 
     def load_batch(step: int) -> TrainBatch:
         draws = order.batch(step, rank=engine.rank, world_size=engine.world_size)
-        return build_batch(
-            draws, examples, rules, device=backbone.device, dtype=torch.float32
-        )
+        return build_batch(draws, examples, rules, device=backbone.device, dtype=torch.float32)
 
     plan = Plan(
         num_steps=config.steps,

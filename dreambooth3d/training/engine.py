@@ -156,7 +156,7 @@ class DeepSpeedEngine:
     ) -> None:
         if not torch.cuda.is_available():
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
-        import deepspeed  # noqa: PLC0415 - slow, and it reads DS_ACCELERATOR
+        import deepspeed
 
         self._named = trained_parameters(task)
         self._parameters = list(self._named.values())
@@ -190,7 +190,7 @@ class DeepSpeedEngine:
 
     def weights(self) -> dict[str, Tensor]:
         """Gather the fp32 master weights."""
-        from deepspeed.utils import safe_get_full_fp32_param  # noqa: PLC0415
+        from deepspeed.utils import safe_get_full_fp32_param
 
         return {
             name: safe_get_full_fp32_param(p).detach().cpu().float().clone()
@@ -199,7 +199,7 @@ class DeepSpeedEngine:
 
     def optimizer_state(self) -> dict[str, Tensor]:
         """Gather AdamW's moments from their shards; zeros before the first update."""
-        from deepspeed.utils import (  # noqa: PLC0415
+        from deepspeed.utils import (
             safe_get_full_fp32_param,
             safe_get_full_optimizer_state,
         )
@@ -220,7 +220,7 @@ class DeepSpeedEngine:
         self, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], step: int
     ) -> None:
         """Put weights and moments back into every rank's shard."""
-        from deepspeed.utils import (  # noqa: PLC0415
+        from deepspeed.utils import (
             safe_set_full_fp32_param,
             safe_set_full_optimizer_state,
         )

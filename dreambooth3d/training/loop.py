@@ -109,9 +109,7 @@ def fit(
         is_last = step + 1 == plan.num_steps
         if plan.folder is not None and (is_last or (step + 1) % plan.save_every == 0):
             _save(engine, plan, losses)
-    return FitResult(
-        losses=tuple(losses), first_step=first, seconds=time.monotonic() - started
-    )
+    return FitResult(losses=tuple(losses), first_step=first, seconds=time.monotonic() - started)
 
 
 def _resume(engine: Engine, plan: Plan) -> list[float]:

@@ -141,9 +141,7 @@ class AdapterTask(nn.Module):
 
     def row_losses(self, batch: TrainBatch) -> Tensor:
         """Loss of each row, (B,)."""
-        routes = Routes(
-            subject=self.subject, reference=self.reference, text_scope=self._text_scope
-        )
+        routes = Routes(subject=self.subject, reference=self.reference, text_scope=self._text_scope)
         references, kv = batch.references_BVCHW, None
         if references is not None and self._attention == "isolated":
             kv = encode_references(

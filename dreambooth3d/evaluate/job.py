@@ -1,0 +1,120 @@
+"""Score a folder of clips against the subjects they show."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dreambooth3d.artifacts.clip import read_clip, save_contact_sheet
+from dreambooth3d.artifacts.image import list_images, read_image
+from dreambooth3d.artifacts.report import Figure, Table, write_report
+from dreambooth3d.errors import InputError
+from dreambooth3d.evaluate.config import EvaluateConfig
+from dreambooth3d.evaluate.identity import identity_table
+
+_SHEET_FRAMES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipScore:
+    """Identity of one clip: against its own subject, and the best of the wrong ones."""
+
+    clip: str
+    subject: str
+    identity: float
+    identity_wrong: float | None
+
+
+def find_clips(clips: Path, adapters: Path) -> list[tuple[Path, str]]:
+    """Pair every clip that says which subject it shows with that subject's adapter folder.
+
+    Raises:
+        InputError: no clip in the folder shows a subject that has an adapter there.
+    """
+    found = []
+    for sidecar in sorted(clips.glob("*.mp4.json")):
+        subject = json.loads(sidecar.read_text(encoding="utf-8")).get("subject")
+        clip = sidecar.with_suffix("")
+        if subject and (adapters / subject / "references").is_dir() and clip.is_file():
+            found.append((clip, str(subject)))
+    if not found:
+        raise InputError(
+            f"clips to evaluate must show subjects of {adapters}, got none in {clips}; "
+            "make clips first with pipelines/generate.py or the server"
+        )
+    return found
+
+
+def run(
+    config: EvaluateConfig,
+    clips: Path,
+    adapters: Path,
+    out: Path,
+    *,
+    report: Callable[[str], None] = print,
+) -> tuple[ClipScore, ...]:
+    """Score clips, write `report.json`, `index.html` and a contact sheet into `out`."""
+    found = find_clips(clips, adapters)
+    names = sorted({subject for _, subject in found})
+    views = [
+        [read_image(path) for path in list_images(adapters / name / "references")] for name in names
+    ]
+    frames = [read_clip(clip)[0] for clip, _ in found]
+    report(f"evaluate: {len(found)} clips against {len(names)} subjects")
+    table = identity_table(frames, views, config)
+    scores = []
+    for row, (clip, subject) in zip(table, found, strict=True):
+        own = names.index(subject)
+        wrong = np.delete(row, own)
+        scores.append(
+            ClipScore(
+                clip=clip.name,
+                subject=subject,
+                identity=float(row[own]),
+                identity_wrong=float(wrong.mean()) if len(wrong) else None,
+            )
+        )
+        report(f"evaluate: {clip.name} identity {scores[-1].identity:.3f}")
+    sheet = _sheet(out, found, frames, dict(zip(names, views, strict=True)))
+    _write(config, out, scores, sheet)
+    return tuple(scores)
+
+
+def _sheet(
+    out: Path,
+    found: Sequence[tuple[Path, str]],
+    frames: Sequence[Any],
+    views: dict[str, list[Image.Image]],
+) -> Path:
+    """References above, generated frames below, for every clip."""
+    rows: list[tuple[str, list[Image.Image]]] = []
+    for (clip, subject), pictures in zip(found, frames, strict=True):
+        picked = np.linspace(0, len(pictures) - 1, min(_SHEET_FRAMES, len(pictures))).round()
+        rows.append((f"{subject}: references", views[subject]))
+        rows.append((clip.stem, [Image.fromarray(pictures[int(i)]) for i in picked]))
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "contact_sheet.png"
+    save_contact_sheet(path, rows)
+    return path
+
+
+def _write(config: EvaluateConfig, out: Path, scores: Sequence[ClipScore], sheet: Path) -> None:
+    write_report(
+        out,
+        title="Identity of generated clips",
+        summary="identity_efficientnet: EfficientNet-Lite0 (ImageNet), best view and crop, mean "
+        "over frames. Compare with the mean score against the wrong subjects beside it.",
+        tables=(
+            Table(
+                title="Clips",
+                columns=("clip", "subject", "identity", "wrong subjects"),
+                rows=tuple((s.clip, s.subject, s.identity, s.identity_wrong) for s in scores),
+            ),
+        ),
+        figures=(Figure(caption="References above, generated frames below", content=sheet),),
+        data={"config": asdict(config), "scores": [asdict(s) for s in scores]},
+    )

@@ -1,0 +1,41 @@
+"""Score clips against their subjects: `python pipelines/evaluate.py --clips runs/clips`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from dreambooth3d.artifacts.key import latest
+from dreambooth3d.evaluate import job
+from dreambooth3d.evaluate.config import EvaluateConfig
+from pipelines.cli import guarded, parser, print_plan
+from pipelines.settings import apply_settings
+
+EXAMPLES = (
+    "python pipelines/evaluate.py",
+    "python pipelines/evaluate.py --clips runs/clips --adapters runs/personalize/KEY/adapters",
+)
+
+
+def main(arguments: list[str]) -> int:
+    """Write OUT/evaluate/index.html and report.json."""
+    command = parser(__doc__ or "", EXAMPLES)
+    command.add_argument("--clips", type=Path, help="folder of clips (default: OUT/clips)")
+    command.add_argument("--adapters", type=Path, help="subject adapters (default: newest batch)")
+    given = command.parse_args(arguments)
+    config = apply_settings(EvaluateConfig(), given.settings)
+    clips = given.clips or given.out / "clips"
+    made_by = "python pipelines/personalize_batch.py subjects.csv"
+    adapters = given.adapters or (
+        latest(given.out / "personalize", what="subject adapters", made_by=made_by) / "adapters"
+    )
+    if given.dry_run:
+        found = [str(clip) for clip, _ in job.find_clips(clips, adapters)]
+        print_plan(config, {"clips": found, "artifact": str(given.out / "evaluate")})
+        return 0
+    job.run(config, clips, adapters, given.out / "evaluate")
+    return 0
+
+
+if __name__ == "__main__":
+    guarded(main)
