@@ -1,0 +1,128 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from dreambooth3d.errors import ArtifactError, ConfigError, RunError
+from dreambooth3d.training.checkpoint import load_checkpoint
+from dreambooth3d.training.engine import TorchEngine, build_engine
+from dreambooth3d.training.loop import Plan, Progress, fit, format_seconds
+from dreambooth3d.training.optim import OptimConfig
+
+
+class Line(nn.Module):
+    """A task of the loop's shape: batch in, loss out, one tensor that never gets a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.line = nn.Linear(4, 1)
+        self.idle = nn.Parameter(torch.ones(3))
+        self.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        return (self.line(batch) - batch.sum(dim=1, keepdim=True)).square().mean()
+
+
+def batch(step: int) -> torch.Tensor:
+    return torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+
+
+def plan(folder: Path | None, steps: int = 12, **optim: float) -> Plan:
+    return Plan(
+        num_steps=steps, optim=OptimConfig(lr=0.05, schedule="cosine", warmup_steps=2, **optim),
+        run_key="run", folder=folder, save_every=4,
+    )  # fmt: skip
+
+
+def make_engine() -> TorchEngine:
+    return TorchEngine(Line(), plan(None).optim)
+
+
+def test_it_learns_and_reports_every_step() -> None:
+    seen: list[Progress] = []
+    result = fit(make_engine(), batch, plan(None, steps=60), on_step=seen.append)
+    assert result.losses[-1] < result.losses[0] / 3
+    assert [p.step for p in seen] == list(range(1, 61))
+    assert seen[-1].eta_seconds == 0
+    assert "loss" in seen[0].line()
+
+
+@pytest.mark.parametrize("stopped_after", [4, 6, 8, 11])
+def test_resume_equals_the_uninterrupted_run_bit_for_bit(
+    tmp_path: Path, stopped_after: int
+) -> None:
+    whole = make_engine()
+    expected = fit(whole, batch, plan(None))
+
+    class Stop(Exception):
+        """Stands for a killed process."""
+
+    def stop(progress: Progress) -> None:
+        if progress.step == stopped_after:
+            raise Stop
+
+    with pytest.raises(Stop):
+        fit(make_engine(), batch, plan(tmp_path), on_step=stop)
+    again = make_engine()
+    resumed = fit(again, batch, plan(tmp_path))
+    assert resumed.first_step == (stopped_after - 1) // 4 * 4
+    assert resumed.losses == expected.losses
+    for name, weight in whole.weights().items():
+        assert torch.equal(weight, again.weights()[name]), name
+    for name, moment in whole.optimizer_state().items():
+        assert torch.equal(moment, again.optimizer_state()[name]), name
+
+
+def test_a_finished_run_trains_no_further(tmp_path: Path) -> None:
+    fit(make_engine(), batch, plan(tmp_path))
+    seen: list[Progress] = []
+    result = fit(make_engine(), batch, plan(tmp_path), on_step=seen.append)
+    assert seen == []
+    assert len(result.losses) == 12
+    assert len(list(tmp_path.glob("step-*"))) == 2
+
+
+def test_a_checkpoint_of_another_run_or_damaged_is_refused(tmp_path: Path) -> None:
+    fit(make_engine(), batch, plan(tmp_path))
+    with pytest.raises(ArtifactError, match="must belong to run other, got run"):
+        load_checkpoint(tmp_path, run_key="other")
+    newest = sorted(tmp_path.glob("step-*"))[-1]
+    (newest / "weights.safetensors").write_bytes(b"x" * 20)
+    with pytest.raises(ArtifactError, match=newest.name):
+        load_checkpoint(tmp_path, run_key="run")
+
+
+def test_a_loss_that_is_no_number_stops_with_the_checkpoint_kept(tmp_path: Path) -> None:
+    def broken(step: int) -> torch.Tensor:
+        return batch(step) * (float("nan") if step == 9 else 1)
+
+    with pytest.raises(RunError, match="finite number, got nan at step 9"):
+        fit(make_engine(), broken, plan(tmp_path))
+    found = load_checkpoint(tmp_path, run_key="run")
+    assert found is not None
+    assert found.step == 8
+
+
+def test_a_task_without_parameters_and_an_unknown_strategy_are_refused() -> None:
+    with pytest.raises(ConfigError, match="parameters that learn"):
+        TorchEngine(Line().requires_grad_(False), OptimConfig())
+    with pytest.raises(ConfigError, match="strategy must be one of"):
+        build_engine("fsdp", Line(), OptimConfig(), batch_share=1)  # type: ignore[arg-type]
+
+
+def test_schedule() -> None:
+    optim = OptimConfig(lr=1.0, schedule="cosine", warmup_steps=4)
+    assert [optim.lr_at(s, 104) for s in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert optim.lr_at(4, 104) == 1.0
+    assert optim.lr_at(54, 104) == pytest.approx(0.55)
+    assert optim.lr_at(104, 104) == pytest.approx(0.1)
+    assert OptimConfig(lr=1.0).lr_at(7, 10) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(3.4, "3s"), (200, "3m20s"), (3720, "1h02m"), (59.6, "1m00s")]
+)
+def test_format_seconds(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text
