@@ -16,7 +16,7 @@ from dreambooth3d.artifacts.pairs import ShardEntry, write_corpus
 from dreambooth3d.artifacts.settings import versioned_fields
 from dreambooth3d.pairs.build import build_shard, shard_path
 from dreambooth3d.pairs.config import PairsConfig
-from dreambooth3d.runtime.session import num_cores, ray_session
+from dreambooth3d.runtime.session import num_cores, quiet_data_logs, ray_session
 
 STAGE, REVISION = "pairs", 1
 
@@ -69,11 +69,11 @@ def _build_shards(
 def _run_on_ray(
     config: PairsConfig, work: Path, shards: list[int], report: Callable[[str], None]
 ) -> None:
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    quiet_data_logs()
     rows = ray.data.from_items([{"shard": j} for j in shards], override_num_blocks=len(shards))
     tasks = rows.map(
         partial(_build_row, config=config, work=work),
-        concurrency=min(config.workers or num_cores(), len(shards)),
+        compute=ray.data.TaskPoolStrategy(size=min(config.workers or num_cores(), len(shards))),
     )
     started, done = time.monotonic(), 0
     for row in tasks.iter_rows():

@@ -1,6 +1,7 @@
 """Stage 1 on Ray Train: workers train together, the first one publishes the adapter."""
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -95,6 +96,7 @@ def _worker(arguments: Mapping[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(int(arguments["threads"]))
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
     config = PretrainConfig(**arguments["config"])
     out, key = Path(arguments["out"]), str(arguments["key"])
     context = ray.train.get_context()

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import ray
+import ray.data
 import torch
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -40,6 +41,14 @@ def ray_session(*, threads_per_worker: int = 1) -> Iterator[None]:
         ray.shutdown()
 
 
+def quiet_data_logs() -> None:
+    """Leave progress to the stage's own lines."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    for name in ("ray.data", "ray.data._internal.progress"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def worker_environment(threads: int) -> dict[str, str]:
     """Environment of worker processes; without a GPU DeepSpeed is told so before its import."""
     paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -47,6 +56,8 @@ def worker_environment(threads: int) -> dict[str, str]:
         "OMP_NUM_THREADS": str(threads),
         "PYTHONPATH": os.pathsep.join(paths),
         "TOKENIZERS_PARALLELISM": "false",
+        # Ray Train would print every line of a worker a second time.
+        "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     }
     if not torch.cuda.is_available():
         found["DS_ACCELERATOR"] = "cpu"

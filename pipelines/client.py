@@ -1,0 +1,132 @@
+"""A small client of the served endpoint, and a server for the time of a `with` block."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from dreambooth3d.errors import RunError
+
+ROOT = Path(__file__).resolve().parents[1]
+_START_SECONDS, _CLIP_SECONDS = 180.0, 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """One clip to ask the server for."""
+
+    subject: str
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Client:
+    """Talks to `url`, the root of a running server."""
+
+    url: str
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Send JSON, get JSON."""
+        data = None if body is None else json.dumps(body).encode()
+        request = Request(f"{self.url}{path}", data=data, method=method)
+        request.add_header("Content-Type", "application/json")
+        try:
+            with urlopen(request, timeout=60) as answer:
+                return json.loads(answer.read())
+        except HTTPError as error:
+            raise RunError(
+                f"{method} {path} must succeed, got {error.code}: {error.read().decode()}"
+            ) from error
+
+    def make_clips(self, orders: Sequence[Order], folder: Path) -> list[Path]:
+        """Ask for every clip at once, wait for all, save each mp4 with what the server says of it.
+
+        Raises:
+            RunError: a clip failed, or the server took too long.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        jobs = {}
+        for order in orders:
+            body = {"prompt": order.prompt, "subject": order.subject, "seed": order.seed}
+            jobs[order.subject] = self.call("POST", "/v1/videos", body)["id"]
+            print(f"POST /v1/videos {order.subject}: 202 {jobs[order.subject]}", flush=True)
+        return [self._save(subject, job, folder) for subject, job in jobs.items()]
+
+    def _save(self, subject: str, job: str, folder: Path) -> Path:
+        state = self._wait(job)
+        path = folder / f"{subject}.mp4"
+        with urlopen(f"{self.url}/v1/videos/{job}/content", timeout=60) as answer:
+            path.write_bytes(answer.read())
+        path.with_name(f"{path.name}.json").write_text(json.dumps(state), encoding="utf-8")
+        print(f"GET /v1/videos/{job}/content: {path.stat().st_size} bytes", flush=True)
+        return path
+
+    def _wait(self, job: str) -> dict[str, Any]:
+        deadline, shown = time.monotonic() + _CLIP_SECONDS, -1
+        while time.monotonic() < deadline:
+            state: dict[str, Any] = self.call("GET", f"/v1/videos/{job}")
+            if state["status"] == "completed":
+                return state
+            if state["status"] not in ("queued", "in_progress"):
+                raise RunError(f"clip {job} must complete, got {state['status']}: {state['error']}")
+            if state["progress"] != shown:
+                shown = state["progress"]
+                print(f"clip {job}: {state['status']} {shown} %", flush=True)
+            time.sleep(1)
+        raise RunError(f"clip {job} must be done in {_CLIP_SECONDS:.0f} s, got no end; see its log")
+
+
+@contextmanager
+def serving(runs: Path) -> Iterator[Client]:
+    """Run `serve run serve.app:app` on a free port over the adapters below `runs`."""
+    port = _free_port()
+    environment = os.environ | {
+        "DREAMBOOTH3D_RUNS": str(runs),
+        "PYTHONPATH": str(ROOT),
+        "DREAMBOOTH3D_PORT": str(port),
+    }
+    command = [str(Path(sys.executable).parent / "serve"), "run", "serve.app:app"]
+    log = runs / "serve.log"
+    with log.open("w", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+        try:
+            client = Client(f"http://127.0.0.1:{port}")
+            _wait_ready(client, process, log)
+            yield client
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _wait_ready(client: Client, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urlopen(f"{client.url}/readyz", timeout=5):
+                return
+        except (URLError, OSError):
+            time.sleep(1)
+    tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-15:])
+    raise RunError(f"the server must be ready in {_START_SECONDS:.0f} s, got:\n{tail}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
