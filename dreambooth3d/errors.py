@@ -4,7 +4,7 @@ Dreambooth3dError
 ├── ConfigError        a setting, flag or name has a value the rules do not allow (also a ValueError)
 ├── InputError         something the user gave (a row, a file, a folder) cannot be used
 │   └── ImageError     an image file cannot be read or is not allowed
-├── ArtifactError      a file between two stages is missing, damaged or of another format
+├── ArtifactError      a file between stages is missing, damaged or of another format
 │   └── AdapterError   an adapter does not fit the backbone or the attention mode it is used with
 └── RunError           a stage started and could not finish; says what is kept and how to go on
 

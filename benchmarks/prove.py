@@ -1,0 +1,65 @@
+"""Run a stage's proof: `python benchmarks/prove.py journey --seed 3 --rows parity,zero_init`.
+
+Prints one line a row (`name measured bar ok|short`), writes runs/proof/STAGE.json, exits 1 when a
+row falls short.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.journey import ROWS as JOURNEY
+from benchmarks.rows import Row, RowSkippedError
+
+ROOT = Path(__file__).resolve().parents[1]
+STAGES: dict[str, tuple[Row, ...]] = {"journey": JOURNEY}
+
+
+def main(arguments: list[str]) -> int:
+    """Measure the rows and judge them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage", choices=sorted(STAGES))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", default="", help="comma-separated names (default: all)")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "proof")
+    given = parser.parse_args(arguments)
+    rows = STAGES[given.stage]
+    wanted = [name for name in given.rows.split(",") if name]
+    unknown = sorted(set(wanted) - {row.name for row in rows})
+    if unknown:
+        parser.error(f"rows must be among {[r.name for r in rows]}, got {unknown}")
+    results = [_judge(row, given.seed) for row in rows if not wanted or row.name in wanted]
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / f"{given.stage}.json").write_text(
+        json.dumps({"stage": given.stage, "seed": given.seed, "rows": results}, indent=2) + "\n",
+        encoding="utf-8",
+    )
+    return 0 if all(result["verdict"] != "short" for result in results) else 1
+
+
+def _judge(row: Row, seed: int) -> dict[str, str | float | None]:
+    started = time.monotonic()
+    note, measured = "", None
+    try:
+        measured = row.measure(seed)
+        verdict = "ok" if row.holds(measured) else "short"
+    except RowSkippedError as reason:
+        verdict, note = "skipped", str(reason)
+    shown = "-" if measured is None else f"{measured:.6g}"
+    print(f"{row.name} {shown} {row.bar_text} {verdict}{note and ': ' + note}", flush=True)
+    return {
+        "name": row.name,
+        "measured": measured,
+        "bar": row.bar_text,
+        "verdict": verdict,
+        "note": note,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
