@@ -29,7 +29,7 @@ def report_demo(out: Path, *, seconds: float) -> Path:
     sheet = _contact_sheet(out, batch, [result["subject"] for result in results])
     clips = [
         Figure(
-            caption=f"{r['subject']}: the served clip", content=out / f"clips/{r['subject']}.mp4"
+            caption=f"{r['subject']}: the served clip", content=out / f"served/{r['subject']}.mp4"
         )
         for r in results
     ]
@@ -67,7 +67,7 @@ def _row(result: dict[str, str], score: dict[str, Any], out: Path) -> tuple[str,
         f"{float(result['first_loss']):.4f} -> {float(result['last_loss']):.4f}",
         f"{score['identity']:.3f}",
         result["sha256"][:12],
-        str(out / "clips" / score["clip"]),
+        str(out / "served" / score["clip"]),
     )
 
 
@@ -84,7 +84,7 @@ def _contact_sheet(out: Path, batch: Path, subjects: list[str]) -> Path:
     for subject in subjects:
         folder = batch / "adapters" / subject / "references"
         rows.append((f"{subject}: references", [read_image(p) for p in list_images(folder)]))
-        frames, _ = read_clip(out / "clips" / f"{subject}.mp4")
+        frames, _ = read_clip(out / "served" / f"{subject}.mp4")
         picked = np.linspace(0, len(frames) - 1, _FRAMES).round().astype(int)
         rows.append(("served clip", [Image.fromarray(frames[i]) for i in picked]))
     path = out / "contact_sheet.png"

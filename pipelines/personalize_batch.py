@@ -1,6 +1,7 @@
 """One adapter for each subject of a table: `python pipelines/personalize_batch.py subjects.csv`."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -10,6 +11,7 @@ from dreambooth3d.artifacts.subject import read_subjects_csv
 from dreambooth3d.personalize import job
 from pipelines.cli import guarded, parser, print_plan
 from pipelines.recipes import find_recipe
+from pipelines.samples import make_samples
 from pipelines.settings import apply_settings
 from pipelines.summary import check_subjects, print_summary
 
@@ -37,6 +39,8 @@ def main(arguments: list[str]) -> int:
         print_plan(config, job.plan(config, table.subjects, pretrained, out))
         return print_summary(table.problems, (), out)
     _, outcomes = job.run(config, table.subjects, pretrained, out)
+    clips = replace(find_recipe(given.recipe).generate, backbone=config.backbone)
+    make_samples(clips, table.subjects, outcomes, given.out)
     return print_summary(table.problems, outcomes, out)
 
 

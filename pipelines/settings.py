@@ -48,4 +48,6 @@ def _parse(name: str, text: str, kind: Any) -> Any:
         except ValueError as error:
             word = "a whole number" if kind is int else "a number"
             raise ConfigError(f"{name} must be {word}, got {text!r}; correct it") from error
+    if get_origin(kind) is tuple:
+        return tuple(_parse(name, part, get_args(kind)[0]) for part in text.split(",") if part)
     return text

@@ -18,10 +18,8 @@ def check_subjects(table: SubjectTable) -> SubjectTable:
     """
     good, problems = [], list(table.problems)
     for subject in table.subjects:
-        found = [
-            replace(problem, sentence=f"subject {subject.id}: {problem.sentence}")
-            for problem in check_images(subject)
-        ]
+        row, line = table.places[subject.id]
+        found = [replace(problem, row=row, line=line) for problem in check_images(subject)]
         problems += found
         if not found:
             good.append(subject)
@@ -32,7 +30,7 @@ def check_subjects(table: SubjectTable) -> SubjectTable:
             f"a table must have at least one usable subject, got {len(problems)} problems and "
             "none; correct the rows named above"
         )
-    return SubjectTable(subjects=tuple(good), problems=tuple(problems))
+    return replace(table, subjects=tuple(good), problems=tuple(problems))
 
 
 def line_of(problem: Problem) -> str:

@@ -19,7 +19,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     **{name: frozenset({*BASE}) for name in RUNNING},
     **{name: frozenset({*BASE, *RUNNING}) for name in STAGES},
 }
-ENTRY_LINES = 45
+ENTRY_LINES = 40
 
 
 def modules() -> list[Path]:
@@ -85,7 +85,8 @@ def test_entry_scripts_are_thin() -> None:
     for path in (ROOT / "pipelines").glob("*.py"):
         text = path.read_text(encoding="utf-8")
         if "guarded(main)" in text:
-            assert text.count("\n") <= ENTRY_LINES, path
+            code = [line for line in text.splitlines() if line.strip()]
+            assert len(code) <= ENTRY_LINES, path
 
 
 def test_library_parses_no_arguments_and_package_root_is_empty() -> None:
@@ -95,7 +96,7 @@ def test_library_parses_no_arguments_and_package_root_is_empty() -> None:
 
 
 def test_importing_the_library_is_quick_and_does_nothing() -> None:
-    code = "import sys, dreambooth3d; assert 'torch' not in sys.modules and 'ray' not in sys.modules"
+    code = "import sys, dreambooth3d; assert not {'torch', 'ray'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

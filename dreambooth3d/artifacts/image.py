@@ -59,7 +59,8 @@ def read_image(path: Path, *, max_pixels: int = 80_000_000) -> Image.Image:
             return _eight_bit(ImageOps.exif_transpose(opened), path)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(
-            f"image must have at most {max_pixels} pixels, got more in {path}; make it smaller"
+            f"image must have at most {max_pixels} pixels, got far more in {path} ({error}); "
+            "make it smaller"
         ) from error
     except UnidentifiedImageError as error:
         raise ImageError(

@@ -14,7 +14,7 @@ Many subjects come as a CSV, see `read_subjects_csv`.
 import glob
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -62,10 +62,17 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class SubjectTable:
-    """The rows of a CSV that can be used, and what is wrong with the others."""
+    """The rows of a CSV that can be used, and what is wrong with the others.
+
+    Attributes:
+        subjects: Usable rows, in order.
+        problems: What is wrong with the others.
+        places: (row, line) of each usable subject, by id.
+    """
 
     subjects: tuple["Subject", ...]
     problems: tuple[Problem, ...]
+    places: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,14 +133,14 @@ def check_words(field: str, value: str) -> None:
 def check_images(subject: Subject) -> tuple[Problem, ...]:
     """Decode every picture of `subject` once and report each bad one by name."""
     problems: list[Problem] = []
-    for field, paths in (("images", subject.images), ("references", subject.references)):
+    for column, paths in (("images", subject.images), ("references", subject.references)):
         for path in paths:
-            if field == "references" and path in subject.images:
+            if column == "references" and path in subject.images:
                 continue
             try:
                 read_image(path)
             except ImageError as error:
-                problems.append(Problem(field=field, sentence=f"{subject.id}: {error}"))
+                problems.append(Problem(field=column, sentence=f"{subject.id}: {error}"))
     return tuple(problems)
 
 
@@ -236,12 +243,15 @@ def read_subjects_csv(path: Path) -> SubjectTable:
     subjects: list[Subject] = []
     problems: list[Problem] = []
     first_rows: dict[str, int] = {}
+    places: dict[str, tuple[int, int]] = {}
     for number, (line, cells) in enumerate(rows, start=1):
         found = _Row(number=number, line=line, folder=path.parent, problems=[])
         subject = found.parse(columns, cells, first_rows)
         problems += found.problems
-        subjects += [subject] if subject else []
-    return SubjectTable(subjects=tuple(subjects), problems=tuple(problems))
+        if subject is not None:
+            subjects.append(subject)
+            places[subject.id] = (number, line)
+    return SubjectTable(subjects=tuple(subjects), problems=tuple(problems), places=places)
 
 
 @dataclass(frozen=True, kw_only=True)

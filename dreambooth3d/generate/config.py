@@ -1,7 +1,9 @@
 """Settings of the generate stage."""
 
 from dataclasses import dataclass
+from typing import Literal
 
+from dreambooth3d.artifacts.settings import resource
 from dreambooth3d.errors import ConfigError
 
 
@@ -18,6 +20,9 @@ class GenerateConfig:
         negative_prompt: text of the unconditional branch.
         seed: noise seed; clip i of a batch uses seed + i.
         fps: frames a second of the mp4.
+        batch_size: clips at a time; a clip is the same alone or beside neighbours.
+        reference_attention: `adapter` takes the adapter's own; `joint` or `isolated` refuses an
+            adapter of the other kind.
     """
 
     backbone: str = "tiny"
@@ -30,6 +35,8 @@ class GenerateConfig:
     negative_prompt: str = ""
     seed: int = 0
     fps: int = 8
+    batch_size: int = resource(8)
+    reference_attention: Literal["adapter", "joint", "isolated"] = resource("adapter")
 
     def __post_init__(self) -> None:
         """Check ranges; the backbone checks the clip's shape."""
@@ -37,7 +44,7 @@ class GenerateConfig:
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be at least 0, got {getattr(self, name)}; "
                                   "use 0 for the default")  # fmt: skip
-        for name in ("steps", "fps"):
+        for name in ("steps", "fps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}; "
                                   f"leave {name} out for the default")  # fmt: skip

@@ -3,18 +3,21 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tests.model.conftest import CHANNELS, GLYPH_DIM, TEXT_DIM, latents, references, text
 from torch import nn
 
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.model.forward import Routes, denoise, encode_references
 from dreambooth3d.model.lora import LoraAdapter, RowLoras
+from dreambooth3d.model.texts import TextStates
+from tests.model.conftest import CHANNELS, GLYPH_DIM, TEXT_DIM, latents, references, text
 
 MakeLora = Callable[..., LoraAdapter]
 TIMES = torch.tensor([713.0, 20.0, 500.0])
 
 
-def diffusers_forward(transformer: nn.Module, x: torch.Tensor, t: torch.Tensor, texts: list) -> torch.Tensor:  # fmt: skip
+def diffusers_forward(
+    transformer: nn.Module, x: torch.Tensor, t: torch.Tensor, texts: list[TextStates]
+) -> torch.Tensor:
     """diffusers' own forward, with its padding."""
     batch, size, glyphs = len(texts), 11, 6
     states, mask = torch.zeros(batch, size, TEXT_DIM), torch.zeros(batch, size)
@@ -206,7 +209,7 @@ def test_the_backbone_is_left_untouched(transformer: nn.Module, make_lora: MakeL
 
 def test_both_kinds_of_references_are_refused(transformer: nn.Module) -> None:
     kv = encode_references(transformer, references(1), reference=None)
-    with pytest.raises(ConfigError, match="joint.*isolated"):
+    with pytest.raises(ConfigError, match=r"joint.*isolated"):
         denoise(
             transformer, latents(1), TIMES[:1], [text(5, 1)],
             references_BVCHW=references(1), reference_kv=kv,

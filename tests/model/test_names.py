@@ -5,7 +5,6 @@ import pytest
 import torch
 from diffusers import HunyuanVideo15Transformer3DModel
 from safetensors.torch import save_file
-from tests.model.conftest import latents, text
 from torch import nn
 
 from dreambooth3d.errors import AdapterError
@@ -20,6 +19,7 @@ from dreambooth3d.model.names import (
     to_peft,
     to_published,
 )
+from tests.model.conftest import latents, text
 
 MakeLora = Callable[..., LoraAdapter]
 

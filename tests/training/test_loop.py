@@ -56,14 +56,14 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(
     whole = make_engine()
     expected = fit(whole, batch, plan(None))
 
-    class Stop(Exception):
+    class KilledError(Exception):
         """Stands for a killed process."""
 
     def stop(progress: Progress) -> None:
         if progress.step == stopped_after:
-            raise Stop
+            raise KilledError
 
-    with pytest.raises(Stop):
+    with pytest.raises(KilledError):
         fit(make_engine(), batch, plan(tmp_path), on_step=stop)
     again = make_engine()
     resumed = fit(again, batch, plan(tmp_path))

@@ -6,9 +6,7 @@ from dreambooth3d.errors import ConfigError
 from dreambooth3d.training.order import DataOrder
 
 
-@given(
-    st.integers(1, 40), st.integers(1, 6), st.sampled_from([1, 2, 3]), st.integers(0, 3)
-)
+@given(st.integers(1, 40), st.integers(1, 6), st.sampled_from([1, 2, 3]), st.integers(0, 3))
 def test_ranks_together_see_the_batch_of_one_worker(
     num_samples: int, share: int, world_size: int, seed: int
 ) -> None:
