@@ -93,9 +93,9 @@ def serving(runs: Path) -> Iterator[Client]:
     environment = os.environ | {
         "DREAMBOOTH3D_RUNS": str(runs),
         "PYTHONPATH": str(ROOT),
-        "DREAMBOOTH3D_PORT": str(port),
     }
-    command = [str(Path(sys.executable).parent / "serve"), "run", "serve.app:app"]
+    script = str(Path(sys.executable).parent / "serve")
+    command = [script, "run", "serve.app:app", "--http-port", str(port)]
     log = runs / "serve.log"
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
