@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -106,11 +107,18 @@ def serving(runs: Path) -> Iterator[Client]:
             _wait_ready(client, process, log)
             yield client
         finally:
-            process.terminate()
-            try:
-                process.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End a server as Ctrl-C would, so that Ray's processes end with it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        process.send_signal(number)
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            continue
+        return
 
 
 def _wait_ready(client: Client, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -1,0 +1,1 @@
+"""Stage: train the embedded backbone from scratch on the procedural world."""

@@ -1,0 +1,141 @@
+"""Settings of one backbone training run."""
+
+from dataclasses import dataclass
+
+from dreambooth3d.errors import ConfigError
+
+HELD_OUT_SEEDS = 1_000_000
+"""Subject seeds from here on are never trained on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneTrainConfig:
+    """Everything that decides what a backbone training produces.
+
+    Attributes:
+        seed: seed of initial weights, noise and data order; scene seeds do not depend on it.
+        size: side of a training frame, pixels.
+        num_frames: frames of a pool clip, 4n + 1.
+        num_clips: clips in the pool.
+        num_images: single-frame scenes in the pool.
+        num_references: views on white in the pool.
+        num_captions: caption variants drawn for each scene.
+        chunk: scenes in one pool file.
+        num_held_out: held-out clips, and as many held-out images, for VAE scores.
+        workers: processes that render the pool (a resource: does not change the result).
+        vocab_size: tokens of the BPE tokenizer.
+        text_width: width of the text encoder.
+        latent_channels: VAE latent channels.
+        vae_channels: VAE widths by resolution, finest first.
+        width: transformer width, a multiple of `head_dim`.
+        head_dim: width of one attention head.
+        num_layers: dual-stream blocks.
+        mlp_ratio: MLP width over `width`.
+        vae_steps: VAE updates.
+        vae_minutes: upper limit of VAE training; the schedule ends with whatever comes first.
+        vae_lr: peak AdamW rate of the VAE.
+        vae_batch_images: images in a VAE update.
+        vae_batch_clips: clips of `vae_clip_frames` in a VAE update.
+        vae_clip_frames: frames of a clip in a VAE update, 4n + 1.
+        decoder_steps: updates of the decoder alone, on whole clips, after the transformer.
+        decoder_minutes: their upper limit, as `vae_minutes`.
+        steps: transformer updates.
+        minutes: upper limit of transformer training, as `vae_minutes`.
+        lr: peak AdamW rate of the transformer.
+        muon_lr: peak Muon rate of the matrices of `muon_parts`.
+        muon_parts: name prefixes of the matrices that Muon trains; empty: AdamW trains all.
+        weight_decay: AdamW weight decay on matrices.
+        warmup_steps: linear warm-up updates.
+        decay_fraction: last part of the schedule in which the rate falls to zero.
+        batch_tokens: latent tokens in a transformer update.
+        clip_fraction: share of updates that see clips.
+        reference_fraction: share of samples that are views on white.
+        text_dropout: share of samples with an empty prompt.
+        time_shift: k of s' = k s / (1 + (k - 1) s).
+        ema_decay: final decay of the weight average.
+        log_seconds: seconds between log lines.
+        sample_minutes: minutes between sample sheets.
+        checkpoint_minutes: minutes between checkpoints.
+    """
+
+    seed: int = 0
+    size: int = 64
+    num_frames: int = 17
+    num_clips: int = 2048
+    num_images: int = 8192
+    num_references: int = 2048
+    num_captions: int = 3
+    chunk: int = 256
+    num_held_out: int = 32
+    workers: int = 2
+    vocab_size: int = 1536
+    text_width: int = 128
+    latent_channels: int = 16
+    vae_channels: tuple[int, ...] = (16, 32, 32, 32)
+    width: int = 256
+    head_dim: int = 64
+    num_layers: int = 6
+    mlp_ratio: float = 2.25
+    vae_steps: int = 20_000
+    vae_minutes: float = 15.0
+    vae_lr: float = 2e-3
+    vae_batch_images: int = 16
+    vae_batch_clips: int = 2
+    vae_clip_frames: int = 9
+    decoder_steps: int = 20_000
+    decoder_minutes: float = 5.0
+    steps: int = 20_000
+    minutes: float = 27.0
+    lr: float = 6e-4
+    muon_lr: float = 2e-3
+    muon_parts: tuple[str, ...] = ("transformer_blocks.", "context_embedder.token_refiner.")
+    weight_decay: float = 0.01
+    warmup_steps: int = 100
+    decay_fraction: float = 0.25
+    batch_tokens: int = 3072
+    clip_fraction: float = 0.35
+    reference_fraction: float = 0.1
+    text_dropout: float = 0.1
+    time_shift: float = 1.0
+    ema_decay: float = 0.998
+    log_seconds: float = 20.0
+    sample_minutes: float = 4.0
+    checkpoint_minutes: float = 4.0
+
+    def __post_init__(self) -> None:
+        """Check every rule that a wrong setting would otherwise break hours later."""
+        for name in ("num_frames", "vae_clip_frames"):
+            _require(getattr(self, name) % 4 == 1, name, "4n + 1", getattr(self, name))
+        _require(self.size % 8 == 0 and self.size > 0, "size", "a multiple of 8", self.size)
+        _require(
+            self.width % self.head_dim == 0, "width", f"a multiple of {self.head_dim}", self.width
+        )
+        _require(self.head_dim % 8 == 0, "head_dim", "a multiple of 8", self.head_dim)
+        _require(
+            self.vae_clip_frames <= self.num_frames,
+            "vae_clip_frames",
+            f"at most num_frames ({self.num_frames})",
+            self.vae_clip_frames,
+        )
+        for name in ("num_clips", "num_images", "num_references", "num_captions", "chunk"):
+            _require(getattr(self, name) > 0, name, "positive", getattr(self, name))
+        for name in ("clip_fraction", "reference_fraction", "text_dropout", "decay_fraction"):
+            _require(0 <= getattr(self, name) <= 1, name, "between 0 and 1", getattr(self, name))
+        largest = self.num_frames // 4 + 1
+        tokens = largest * (self.size // 8) ** 2
+        _require(
+            self.batch_tokens >= tokens,
+            "batch_tokens",
+            f"at least {tokens} (one clip)",
+            self.batch_tokens,
+        )
+
+    @property
+    def num_heads(self) -> int:
+        """Attention heads of the transformer."""
+        return self.width // self.head_dim
+
+
+def _require(is_met: bool, name: str, rule: str, value: object) -> None:
+    if not is_met:
+        raise ConfigError(f"{name} must be {rule}, got {value}; correct the setting")

@@ -1,0 +1,20 @@
+"""The endpoint: `/v1/videos` over a durable job table, several subjects in one batch.
+
+| module     | holds                                                                       |
+|------------|-----------------------------------------------------------------------------|
+| `settings` | what the operator chooses, with ``DREAMBOOTH3D_*`` overrides                |
+| `schema`   | requests: the only place that validates what a client sends                 |
+| `replies`  | what is sent back                                                           |
+| `errors`   | the one form of every refusal                                               |
+| `jobs`     | the job table: every accepted job ends once, as completed, failed, canceled |
+| `records`  | what a job is                                                               |
+| `tables`   | the database schema, and SQLite's settings                                  |
+| `results`  | clips and thumbnails on disk                                                |
+| `subjects` | which adapters can be served, found again whenever the folder changes       |
+| `adapters` | loaded adapters: least recently used go first, never while in use           |
+| `engine`   | claims batches, denoises, writes clips                                      |
+| `body`     | JSON and multipart bodies to one dict                                       |
+| `routes`   | the HTTP interface                                                          |
+| `site`     | the page                                                                    |
+| `app`      | the Ray Serve application; the only module here that imports ray            |
+"""

@@ -1,0 +1,102 @@
+"""The Ray Serve application: `serve run serve.app:app`, or `serve.app:build max_batch=4`.
+
+Two deployments that share only the job table. The ingress answers HTTP and never waits for a clip;
+an engine replica holds the backbone and works in threads of its own, so its event loop stays free
+for health checks.
+"""
+
+import asyncio
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve as ray_serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+
+from serve.engine import Engine
+from serve.routes import make_api, open_services
+from serve.settings import ServeSettings
+
+_READY_TIMEOUT_S = 5.0
+# Ray kills a replica at the end of its grace; the engine needs some of it to give jobs back.
+_GRACE_MARGIN_S = 10.0
+_INGRESS_ONGOING = 256
+_HEALTH_PERIOD_S = 10.0
+_HEALTH_TIMEOUT_S = 30.0
+
+
+class EngineReplica:
+    """An engine, its health and its graceful end."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self._drain_s = settings.drain_s
+        self._engine = Engine(settings)
+        self._engine.start()
+
+    async def is_warm(self) -> bool:
+        """Whether a first clip has gone through the backbone."""
+        return self._engine.is_warm
+
+    def check_health(self) -> None:
+        """Raise when the engine's threads died or a step hangs; Ray then replaces the replica."""
+        self._engine.check()
+
+    async def __del__(self) -> None:
+        """Finish the running batch, within limits, before the replica goes."""
+        if hasattr(self, "_engine"):
+            await asyncio.to_thread(self._engine.stop, drain_s=self._drain_s)
+
+
+class Ingress:
+    """The HTTP interface of one Serve application."""
+
+    def __init__(self, settings: ServeSettings, engine: Any) -> None:
+        self._engine = engine
+        self._services = open_services(settings, self._is_ready)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Build the routes inside the replica."""
+        return make_api(self._services)
+
+    async def _is_ready(self) -> bool:
+        try:
+            answer = self._engine.is_warm.remote()
+            return bool(await asyncio.wait_for(_resolve(answer), _READY_TIMEOUT_S))
+        except (TimeoutError, RayError, RayServeException):
+            return False
+
+
+async def _resolve(answer: Any) -> bool:
+    return bool(await answer)
+
+
+def build(args: ServeSettings) -> ray_serve.Application:
+    """Wire ingress and engine; nothing is read from disk yet."""
+    settings = args.absolute()
+    engine = ray_serve.deployment(
+        EngineReplica,
+        name="engine",
+        num_replicas=settings.engine_replicas,
+        ray_actor_options={"num_cpus": settings.engine_cpus, "num_gpus": settings.engine_gpus},
+        max_ongoing_requests=16,
+        max_queued_requests=64,
+        health_check_period_s=_HEALTH_PERIOD_S,
+        health_check_timeout_s=_HEALTH_TIMEOUT_S,
+        graceful_shutdown_wait_loop_s=0.5,
+        graceful_shutdown_timeout_s=settings.drain_s + _GRACE_MARGIN_S,
+    )
+    ingress = ray_serve.deployment(
+        ray_serve.ingress()(Ingress),
+        name="ingress",
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=_INGRESS_ONGOING,
+        max_queued_requests=_INGRESS_ONGOING,
+        health_check_period_s=_HEALTH_PERIOD_S,
+        health_check_timeout_s=_HEALTH_TIMEOUT_S,
+        graceful_shutdown_wait_loop_s=0.5,
+        graceful_shutdown_timeout_s=_GRACE_MARGIN_S,
+    )
+    return ingress.bind(settings, engine.bind(settings))
+
+
+app = build(ServeSettings())

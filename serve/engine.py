@@ -1,0 +1,375 @@
+"""The engine: claims batches from the job table, denoises them, writes clips. No ray in here.
+
+Two threads. The worker claims and runs one batch at a time; after every denoising step it reports
+progress and drops the rows that are no longer its own (canceled, deleted, or lost). The keeper
+renews leases between steps, as long as steps arrive, and sweeps what other engines left behind.
+"""
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import groupby
+from typing import cast
+
+import torch
+from sqlalchemy.exc import SQLAlchemyError
+
+from dreambooth3d.artifacts.jsonfile import JsonValue
+from dreambooth3d.errors import ArtifactError, RunError
+from dreambooth3d.generate.generate import (
+    ClipRequest,
+    Frames,
+    LoadedSubject,
+    generate_batch,
+    load_subject,
+)
+from dreambooth3d.model.backbone import Backbone, load_backbone
+from dreambooth3d.model.lora import LoraLayer
+from serve.adapters import AdapterCache, CacheFullError
+from serve.jobs import JobTable
+from serve.records import Claim, Job
+from serve.results import ResultStore
+from serve.schema import ClipOrder
+from serve.settings import ServeSettings
+from serve.subjects import SubjectCatalog
+
+_logger = logging.getLogger(__name__)
+_RETRY_S = 1.0
+_ABORT_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Row:
+    job: Job
+    order: ClipOrder
+    clip: ClipRequest
+
+
+class Engine:
+    """One backbone and the loop that serves it.
+
+    Args:
+        settings: bounds, leases and folders.
+        backbone: loaded from `settings.backbone` unless given.
+        jobs: opened from `settings.database_url` unless given.
+    """
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        *,
+        backbone: Backbone | None = None,
+        jobs: JobTable | None = None,
+    ) -> None:
+        self._settings = settings
+        self._backbone = backbone or load_backbone(settings.backbone, device=settings.device)
+        self._jobs = jobs or JobTable(settings.database_url)
+        self._subjects = SubjectCatalog(settings.subjects_root)
+        self._results = ResultStore(settings.results_root)
+        self._adapters = AdapterCache(
+            lambda folder: load_subject(folder, self._backbone),
+            max_bytes=settings.adapter_megabytes * 2**20,
+        )
+        self._stopping = threading.Event()
+        self._aborting = threading.Event()
+        self._closed = threading.Event()
+        self._warm = threading.Event()
+        self._token: str | None = None
+        self._stepped_at = time.monotonic()
+        self._threads = [
+            threading.Thread(target=self._work, name="engine-worker", daemon=True),
+            threading.Thread(target=self._keep, name="engine-keeper", daemon=True),
+        ]
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether a first clip has gone through the backbone."""
+        return self._warm.is_set()
+
+    def start(self) -> None:
+        """Start both threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, *, drain_s: float) -> None:
+        """Claim nothing more; finish the running batch within `drain_s` or give its jobs back."""
+        worker, keeper = self._threads
+        is_working = worker.is_alive()
+        self._stopping.set()
+        if is_working:
+            worker.join(drain_s)
+            self._aborting.set()
+            worker.join(_ABORT_S)
+        self._closed.set()
+        if keeper.is_alive():
+            keeper.join(_ABORT_S)
+        # Jobs of a worker that died come back when their lease ends, which counts as an attempt:
+        # one of them may be what killed it.
+        if is_working and self._token is not None:
+            self._jobs.release(self._token)
+
+    def check(self) -> None:
+        """Raise a `RunError` when a thread has died or no step has ended for `stall_s`."""
+        if self._stopping.is_set():
+            return
+        dead = [thread.name for thread in self._threads if not thread.is_alive()]
+        if dead:
+            raise RunError(f"engine threads must be running, got {dead[0]} ended; restart it")
+        silent_s = time.monotonic() - self._stepped_at
+        if self._token is not None and silent_s > self._settings.stall_s:
+            raise RunError(
+                f"a denoising step must end within {self._settings.stall_s} s, "
+                f"got {silent_s:.0f} s without one; restart the engine"
+            )
+
+    def warm_up(self) -> None:
+        """Send the smallest clip through the whole backbone."""
+        card = self._backbone.card
+        ratio = self._backbone.codec.spatial_ratio
+        request = ClipRequest(
+            prompt="warm up",
+            subject=None,
+            num_frames=1,
+            width=2 * ratio,
+            height=2 * ratio,
+            flow_shift=card.flow_shift,
+            num_steps=1,
+        )
+        generate_batch(self._backbone, [request])
+        self._warm.set()
+
+    def run_once(self) -> int:
+        """Claim one batch and bring each of its jobs to an end; return how many there were."""
+        settings = self._settings
+        claim = self._jobs.claim(
+            max_jobs=settings.max_batch,
+            max_tokens=settings.max_batch_tokens,
+            lease_s=settings.lease_s,
+        )
+        if claim is None:
+            return 0
+        self._stepped_at = time.monotonic()
+        self._token = claim.token
+        with ExitStack() as pins:
+            rows = [row for job in claim.jobs if (row := self._prepare(claim, job, pins))]
+            rows.sort(key=lambda row: repr(row.clip.batch_key))
+            for _, group in groupby(rows, key=lambda row: row.clip.batch_key):
+                if not self._aborting.is_set():
+                    self._run(claim.token, list(group))
+        if self._aborting.is_set():
+            self._jobs.release(claim.token)
+        self._token = None
+        return len(claim.jobs)
+
+    def _work(self) -> None:
+        self.warm_up()
+        while not self._stopping.is_set():
+            try:
+                num_jobs = self.run_once()
+            except (SQLAlchemyError, OSError):
+                # The jobs come back when their lease ends; the engine outlives its database.
+                _logger.exception("the job table cannot be used; trying again")
+                self._token = None
+                self._stopping.wait(_RETRY_S)
+                continue
+            if num_jobs == 0:
+                self._stopping.wait(self._settings.poll_s)
+
+    def _keep(self) -> None:
+        settings = self._settings
+        while not self._closed.wait(settings.lease_s / 4):
+            token = self._token
+            is_alive = time.monotonic() - self._stepped_at < settings.stall_s
+            try:
+                if token is not None and is_alive:
+                    self._jobs.extend(token, lease_s=settings.lease_s)
+                self._jobs.expire_leases(max_attempts=settings.max_attempts)
+                for folder in self._jobs.take_expired_results():
+                    self._results.remove(folder)
+            except SQLAlchemyError:
+                _logger.exception("the job table cannot be used; trying again")
+
+    def _prepare(self, claim: Claim, job: Job, pins: ExitStack) -> _Row | None:
+        order = ClipOrder.from_json(job.request)
+        try:
+            loaded = self._load(order.subject, pins)
+        except CacheFullError:
+            self._jobs.release(claim.token, job.id)
+            return None
+        except (ArtifactError, RunError) as error:
+            _logger.warning("job %s: %s", job.id, error)
+            self._jobs.fail(
+                claim.token,
+                job.id,
+                code="adapter_unusable",
+                message=f"the adapter of subject {order.subject} must be complete and made for "
+                f"{order.model}, got one that cannot be loaded; personalize the subject again",
+            )
+            return None
+        return _Row(job=job, order=order, clip=_clip_request(order, loaded))
+
+    def _load(self, subject_id: str | None, pins: ExitStack) -> LoadedSubject | None:
+        if subject_id is None:
+            return None
+        subject = self._subjects.get(subject_id)
+        if subject is None:
+            raise RunError(f"subject {subject_id} must still be there, got none; make it again")
+        return pins.enter_context(self._adapters.pinned(subject))
+
+    def _run(self, token: str, rows: Sequence[_Row]) -> None:
+        """Run rows of equal `batch_key`; when they fail together, each gets a try alone."""
+        timer = _StageTimer(rows)
+        for row in rows:
+            loaded = row.clip.subject
+            adapter = None if loaded is None else describe_adapter(loaded)
+            self._jobs.describe(token, row.job.id, batch_size=len(rows), adapter=adapter)
+        try:
+            clips = generate_batch(
+                self._backbone,
+                [row.clip for row in rows],
+                on_step=lambda step, steps: self._report(token, rows, timer, step, steps),
+            )
+        except SQLAlchemyError:
+            raise
+        except Exception as error:  # any bug or bad job may surface here and must stay in it
+            _logger.exception("batch of %s", [row.job.id for row in rows])
+            self._recover(token, rows, error)
+            return
+        timer.mark("decode")
+        for row, frames in zip(rows, clips, strict=True):
+            if frames is not None:
+                self._finish(token, row, frames, timer)
+
+    def _recover(self, token: str, rows: Sequence[_Row], error: Exception) -> None:
+        if len(rows) > 1:
+            for row in rows:
+                self._run(token, [row])
+            return
+        is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        found = "too little memory" if is_memory else type(error).__name__
+        self._jobs.fail(
+            token,
+            rows[0].job.id,
+            code="out_of_memory" if is_memory else "generation_failed",
+            message=f"the model must finish a clip, got {found}; "
+            "send a smaller or different request, or ask the operator for the log of this job",
+        )
+
+    def _report(
+        self, token: str, rows: Sequence[_Row], timer: "_StageTimer", step: int, steps: int
+    ) -> Collection[int]:
+        self._stepped_at = time.monotonic()
+        timer.mark("denoise")
+        kept = self._jobs.advance(
+            token,
+            [row.job.id for row in rows],
+            step=step,
+            steps=steps,
+            stage_seconds=timer.shared,
+            lease_s=self._settings.lease_s,
+        )
+        if self._aborting.is_set():
+            return range(len(rows))
+        return [index for index, row in enumerate(rows) if row.job.id not in kept]
+
+    def _finish(self, token: str, row: _Row, frames: Frames, timer: "_StageTimer") -> None:
+        started = time.monotonic()
+        try:
+            folder = self._results.write(
+                row.job.id,
+                row.job.attempts,
+                frames,
+                fps=row.order.fps,
+                metadata=self._provenance(row),
+            )
+        except OSError:
+            _logger.exception("job %s: the clip cannot be written", row.job.id)
+            self._jobs.fail(
+                token,
+                row.job.id,
+                code="storage_failed",
+                message="a finished clip must be stored, got no room or a broken disk; "
+                "ask the operator and send it again",
+            )
+            return
+        self._stepped_at = time.monotonic()
+        is_ours = self._jobs.complete(
+            token,
+            row.job.id,
+            result_path=folder,
+            stage_seconds=timer.of(row) | {"write": time.monotonic() - started},
+            keep_s=self._settings.keep_s,
+        )
+        if not is_ours:
+            self._results.remove(folder)
+
+    def _provenance(self, row: _Row) -> dict[str, JsonValue]:
+        order, subject = row.order, row.clip.subject
+        return {
+            "job": row.job.id,
+            "model": order.model,
+            "backbone_revision": self._backbone.card.revision,
+            "subject": order.subject,
+            "adapter_key": None if subject is None else subject.card.key,
+            "adapter_sha256": None if subject is None else subject.card.weights_sha256,
+            "prompt": order.prompt,
+            "prompt_sha256": hashlib.sha256(order.prompt.encode()).hexdigest(),
+            "negative_prompt": order.negative_prompt,
+            "seed": order.seed,
+            "sampler": "euler",
+            "steps": order.num_steps,
+            "guidance_scale": order.guidance_scale,
+            "flow_shift": order.flow_shift,
+            "fps": order.fps,
+        }
+
+
+def describe_adapter(loaded: LoadedSubject) -> dict[str, JsonValue]:
+    """Count the layers whose update is not zero: what the adapter really changes."""
+    layers = [
+        cast(LoraLayer, layer) for lora in loaded.loras.values() for layer in lora.layers.values()
+    ]
+    applied = sum(bool(cast(torch.Tensor, layer.lora_B.weight).any()) for layer in layers)
+    return {
+        "sha256": loaded.card.weights_sha256,
+        "layers_applied": applied,
+        "layers_expected": len(layers),
+    }
+
+
+class _StageTimer:
+    """Seconds of each stage of a batch; `queue` is the one stage that rows do not share."""
+
+    def __init__(self, rows: Sequence[_Row]) -> None:
+        now = time.time()
+        started = min(row.job.started_at or now for row in rows)
+        self.shared: dict[str, float] = {"load": max(0.0, now - started)}
+        self._marked_at = time.monotonic()
+
+    def mark(self, stage: str) -> None:
+        now = time.monotonic()
+        self.shared[stage] = self.shared.get(stage, 0.0) + now - self._marked_at
+        self._marked_at = now
+
+    def of(self, row: _Row) -> dict[str, float]:
+        waited = (row.job.started_at or row.job.created_at) - row.job.created_at
+        return {"queue": waited} | self.shared
+
+
+def _clip_request(order: ClipOrder, subject: LoadedSubject | None) -> ClipRequest:
+    return ClipRequest(
+        prompt=order.prompt,
+        subject=subject,
+        seed=order.seed,
+        num_frames=order.num_frames,
+        width=order.width,
+        height=order.height,
+        num_steps=order.num_steps,
+        guidance_scale=order.guidance_scale,
+        flow_shift=order.flow_shift,
+        negative_prompt=order.negative_prompt,
+    )

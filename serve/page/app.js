@@ -1,0 +1,132 @@
+"use strict";
+
+const byId = (id) => document.getElementById(id);
+const LIVE = ["queued", "in_progress"];
+const cards = new Map();
+
+async function call(method, path, body) {
+  const options = { method };
+  if (body !== undefined) {
+    options.headers = { "Content-Type": "application/json" };
+    options.body = JSON.stringify(body);
+  }
+  const answer = await fetch(path, options);
+  const found = await answer.json();
+  if (!answer.ok) throw new Error(found.error ? found.error.message : answer.statusText);
+  return { found, wait: Number(answer.headers.get("openai-poll-after-ms")) || 1000 };
+}
+
+function tell(text) {
+  byId("refusal").textContent = text;
+}
+
+async function fillSubjects() {
+  const { found } = await call("GET", "v1/subjects");
+  for (const subject of found.data) {
+    const option = new Option(`${subject.id} (${subject.class_noun})`, subject.id);
+    option.disabled = subject.status !== "ready";
+    option.subject = subject;
+    byId("subject").append(option);
+  }
+  const first = found.data.find((subject) => subject.status === "ready");
+  if (first) byId("subject").value = first.id;
+  showSubject();
+}
+
+function showSubject() {
+  const subject = byId("subject").selectedOptions[0].subject;
+  const pictures = Array.from({ length: subject ? subject.num_views : 0 }, (_, index) => {
+    const picture = new Image();
+    picture.src = `v1/subjects/${encodeURIComponent(subject.id)}/views/${index + 1}`;
+    picture.alt = `${subject.id}, view ${index + 1}`;
+    picture.addEventListener("error", () => picture.remove());
+    return picture;
+  });
+  byId("views").replaceChildren(...pictures);
+  const prompt = byId("prompt");
+  if (!prompt.value || prompt.value === prompt.dataset.suggested) {
+    prompt.value = `a video of a ${subject ? `[${subject.phrase}]` : "red car"} on a desk`;
+    prompt.dataset.suggested = prompt.value;
+  }
+}
+
+function cardOf(video) {
+  let card = cards.get(video.id);
+  if (card) return card;
+  card = byId("clip").content.firstElementChild.cloneNode(true);
+  card.querySelector(".prompt").textContent = video.prompt;
+  card.querySelector(".cancel").addEventListener("click", () => {
+    call("POST", `v1/videos/${video.id}/cancel`).then(({ found }) => show(found), (e) => tell(e.message));
+  });
+  card.querySelector(".delete").addEventListener("click", () => {
+    call("DELETE", `v1/videos/${video.id}`).then(() => remove(video.id), (e) => tell(e.message));
+  });
+  cards.set(video.id, card);
+  byId("clips").prepend(card);
+  byId("empty").hidden = true;
+  return card;
+}
+
+function remove(id) {
+  cards.get(id)?.remove();
+  cards.delete(id);
+  byId("empty").hidden = cards.size > 0;
+}
+
+function statusText(video) {
+  if (video.status === "queued") return `queued, number ${video.queue_position}`;
+  if (video.status === "in_progress") return `step ${video.step} of ${video.steps}`;
+  if (video.status === "failed") return `failed: ${video.error.message}`;
+  if (video.status === "completed") return `${video.subject ?? "no subject"}, seed ${video.seed}`;
+  return video.status;
+}
+
+function show(video) {
+  const card = cardOf(video);
+  const isLive = LIVE.includes(video.status);
+  card.dataset.status = video.status;
+  card.querySelector(".status").textContent = statusText(video);
+  card.querySelector("progress").value = video.progress;
+  card.querySelector("progress").hidden = !isLive;
+  card.querySelector(".cancel").hidden = !isLive;
+  const player = card.querySelector("video");
+  if (video.status === "completed" && !player.src) {
+    player.src = `v1/videos/${video.id}/content`;
+    player.hidden = false;
+  }
+}
+
+async function watch(video, wait) {
+  show(video);
+  while (LIVE.includes(video.status) && cards.has(video.id)) {
+    await new Promise((resume) => setTimeout(resume, wait));
+    if (!cards.has(video.id)) return;
+    ({ found: video, wait } = await call("GET", `v1/videos/${video.id}`));
+    if (cards.has(video.id)) show(video);
+  }
+}
+
+byId("subject").addEventListener("change", showSubject);
+byId("form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  tell("");
+  const body = { prompt: byId("prompt").value };
+  if (byId("subject").value) body.subject = byId("subject").value;
+  if (byId("seed").value) body.seed = Number(byId("seed").value);
+  if (byId("steps").value) body.num_inference_steps = Number(byId("steps").value);
+  call("POST", "v1/videos", body)
+    .then(({ found, wait }) => watch(found, wait))
+    .catch((error) => tell(error.message));
+});
+
+async function start() {
+  const [models, videos] = await Promise.all([
+    call("GET", "v1/models"),
+    call("GET", "v1/videos?limit=20"),
+    fillSubjects(),
+  ]);
+  byId("model").textContent = `Served model: ${models.found.data.map((m) => m.id).join(", ")}`;
+  for (const video of videos.found.data.reverse()) watch(video, 500).catch((e) => tell(e.message));
+}
+
+start().catch((error) => tell(error.message));

@@ -1,0 +1,93 @@
+"""What the operator chooses. Arguments win over `DREAMBOOTH3D_*` variables, those over defaults."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+ENV_PREFIX = "DREAMBOOTH3D_"
+
+
+class ServeSettings(BaseModel):
+    """Settings of one Serve application.
+
+    Attributes:
+        backbone: `tiny`, a diffusers folder or a hub id.
+        runs: where `personalize/` is read and `serve/` (jobs, clips) is written.
+        database: SQLAlchemy URL of the job table; empty is SQLite in `runs/serve`.
+        reference_attention: which adapters are accepted; `any` never mixes the two in a batch.
+        device: torch device of the engine.
+        max_batch, max_batch_tokens: bounds of one batch, in clips and in latent tokens.
+        max_clip_tokens: largest clip, in latent tokens; 0 is 16 times the backbone's default clip.
+        max_steps: most denoising steps of a clip.
+        max_queued: queued jobs before new ones get 429.
+        adapter_megabytes: memory for loaded adapters.
+        max_attempts: claims of one job before it fails.
+        lease_s: a silent engine loses its jobs after this long.
+        stall_s: an engine without a denoising step for this long is unhealthy.
+        poll_s: pause between looks at an empty queue.
+        keep_s: how long finished clips are kept.
+        drain_s: how long a stopping engine may finish its batch; longer than a clip.
+        engine_replicas, engine_cpus, engine_gpus: Ray resources.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: str = "tiny"
+    runs: str = "runs"
+    database: str = ""
+    reference_attention: Literal["any", "joint", "isolated"] = "any"
+    device: str = "cpu"
+    max_batch: int = Field(default=8, ge=1)
+    max_batch_tokens: int = Field(default=65_536, ge=1)
+    max_clip_tokens: int = Field(default=0, ge=0)
+    max_steps: int = Field(default=100, ge=1)
+    max_queued: int = Field(default=1000, ge=1)
+    adapter_megabytes: int = Field(default=2048, ge=1)
+    max_attempts: int = Field(default=3, ge=1)
+    lease_s: float = Field(default=20.0, gt=0)
+    stall_s: float = Field(default=600.0, gt=0)
+    poll_s: float = Field(default=0.05, gt=0)
+    keep_s: float = Field(default=86_400.0, gt=0)
+    drain_s: float = Field(default=120.0, ge=0)
+    engine_replicas: int = Field(default=1, ge=1)
+    engine_cpus: float = Field(default=1.0, ge=0)
+    engine_gpus: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_environment(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        found = {
+            name: os.environ[ENV_PREFIX + name.upper()]
+            for name in cls.model_fields
+            if ENV_PREFIX + name.upper() in os.environ
+        }
+        return found | dict(given)
+
+    def absolute(self) -> "ServeSettings":
+        """Resolve folders against the working directory; replicas may run in another one."""
+        backbone = Path(self.backbone)
+        is_folder = (backbone / "model_index.json").is_file()
+        return self.model_copy(
+            update={
+                "runs": str(Path(self.runs).absolute()),
+                "backbone": str(backbone.absolute()) if is_folder else self.backbone,
+            }
+        )
+
+    @property
+    def subjects_root(self) -> Path:
+        """Where `personalize_batch` leaves its batches."""
+        return Path(self.runs) / "personalize"
+
+    @property
+    def results_root(self) -> Path:
+        """Where clips are written."""
+        return Path(self.runs) / "serve" / "videos"
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of the job table."""
+        return self.database or f"sqlite:///{Path(self.runs) / 'serve' / 'jobs.sqlite3'}"

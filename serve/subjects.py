@@ -1,0 +1,115 @@
+"""Which subject adapters can be served: every one below `runs/personalize`, by id alone.
+
+Layout: `<root>/<batch>/adapters/<subject>/adapter.json`. The batch named by `<root>/LATEST` comes
+first, then the newest by date; the first adapter of an id wins. A new folder is found at once.
+"""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+from dreambooth3d.artifacts.adapter import CARD_NAME, AdapterCard, load_card
+from dreambooth3d.errors import ArtifactError
+
+_logger = logging.getLogger(__name__)
+_RESCAN_S = 1.0
+
+Signature = tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServableSubject:
+    """One adapter folder with its card; `created_at` in Unix seconds."""
+
+    id: str
+    folder: Path
+    card: AdapterCard
+    created_at: float
+
+    @property
+    def phrase(self) -> str:
+        """The words that name the subject in a prompt."""
+        return f"{self.card.trigger} {self.card.class_noun}"
+
+    def view(self, number: int) -> Path | None:
+        """Return the reference view of this number, counted from 1; None beyond the last."""
+        path = self.folder / "references" / f"{number:03d}.png"
+        return path if 1 <= number <= self.card.num_views and path.is_file() else None
+
+
+class SubjectCatalog:
+    """Looks adapters up; safe from several threads."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._lock = Lock()
+        self._found: dict[str, ServableSubject] = {}
+        self._signature: Signature = ()
+        self._looked_at = -_RESCAN_S
+
+    def get(self, subject_id: str) -> ServableSubject | None:
+        """Find a subject by id; an unknown id looks at the folder again first."""
+        found = self._subjects(_RESCAN_S).get(subject_id)
+        return found or self._subjects(0.0).get(subject_id)
+
+    def all(self) -> tuple[ServableSubject, ...]:
+        """Every servable subject, by id."""
+        found = self._subjects(0.0)
+        return tuple(found[key] for key in sorted(found))
+
+    def _subjects(self, max_age_s: float) -> dict[str, ServableSubject]:
+        with self._lock:
+            now = time.monotonic()
+            if now - self._looked_at >= max_age_s:
+                self._looked_at = now
+                cards = self._list_cards()
+                signature = tuple((str(p), *_stamp(p)) for p in cards)
+                if signature != self._signature:
+                    self._signature = signature
+                    self._found = _read_cards(cards)
+            return self._found
+
+    def _list_cards(self) -> list[Path]:
+        pointer = self._root / "LATEST"
+        newest = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else ""
+        batches = [p for p in self._root.glob("*/adapters") if not _is_hidden(p.parent)]
+        batches.sort(key=lambda p: (p.parent.name == newest, _stamp(p)[0]), reverse=True)
+        return [
+            card
+            for batch in batches
+            for card in sorted(batch.glob(f"*/{CARD_NAME}"))
+            if not _is_hidden(card.parent)
+        ]
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".")
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return stat.st_mtime_ns, stat.st_size
+
+
+def _read_cards(paths: list[Path]) -> dict[str, ServableSubject]:
+    found: dict[str, ServableSubject] = {}
+    for path in paths:
+        try:
+            card = load_card(path.parent)
+        except ArtifactError as error:
+            _logger.warning("adapter %s is not served: %s", path.parent.name, error)
+            continue
+        subject_id = card.subject or path.parent.name
+        if card.kind == "subject" and subject_id not in found:
+            found[subject_id] = ServableSubject(
+                id=subject_id,
+                folder=path.parent,
+                card=card,
+                created_at=_stamp(path)[0] / 1e9,
+            )
+    return found

@@ -1,0 +1,99 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from dreambooth3d.backbone import job
+from dreambooth3d.backbone.checkpoint import load_checkpoint, save_checkpoint
+from dreambooth3d.backbone.components import Components, build_components, build_transformer
+from dreambooth3d.backbone.config import BackboneTrainConfig
+from dreambooth3d.backbone.latents import LatentPool, build_latent_pool
+from dreambooth3d.backbone.pool import ensure_pool, training_specs
+from dreambooth3d.backbone.schedule import Progress
+from dreambooth3d.backbone.train import TransformerTrainer
+from dreambooth3d.backbone.vae import encode_chunk
+from dreambooth3d.errors import ArtifactError
+from dreambooth3d.model.backbone import load_backbone
+
+
+@pytest.fixture(scope="module")
+def parts(config: BackboneTrainConfig) -> Components:
+    return build_components(config, ["a red car"])
+
+
+@pytest.fixture(scope="module")
+def samples(
+    config: BackboneTrainConfig, parts: Components, tmp_path_factory: pytest.TempPathFactory
+) -> LatentPool:
+    pool = ensure_pool(training_specs(config), tmp_path_factory.mktemp("pool"), workers=1)
+    latents = job.encode_pool(
+        pool,
+        tmp_path_factory.mktemp("latents"),
+        lambda chunk: encode_chunk(parts.vae, chunk, batch=2),
+        parent="vae",
+        on_chunk=lambda name: None,
+    )
+    return build_latent_pool(pool, latents, parts, 1.0)
+
+
+def trainer_of(config: BackboneTrainConfig) -> TransformerTrainer:
+    torch.manual_seed(1)
+    return TransformerTrainer(build_transformer(config), config)
+
+
+def test_batches_are_functions_of_the_step(
+    config: BackboneTrainConfig, samples: LatentPool
+) -> None:
+    for step in range(6):
+        one, other = samples.batch(config, step), samples.batch(config, step)
+        assert torch.equal(one.noise_BCTHW, other.noise_BCTHW)
+        assert len({len(text.states_SD) for text in one.texts}) == 1
+        assert one.latents_BCTHW.shape[0] == len(one.texts) == len(one.sigma_B)
+
+
+def test_resume_equals_the_uninterrupted_run(
+    config: BackboneTrainConfig, samples: LatentPool, tmp_path: Path
+) -> None:
+    config = replace(config, minutes=60)
+    whole = trainer_of(config)
+    losses = [whole.update(samples)[0] for _ in range(4)]
+    first = trainer_of(config)
+    for _ in range(2):
+        first.update(samples)
+    save_checkpoint(tmp_path / "a.safetensors", first.state)
+    second = trainer_of(config)
+    assert load_checkpoint(tmp_path / "a.safetensors", second.state)
+    assert second.progress.step == 2
+    assert [second.update(samples)[0] for _ in range(2)] == losses[2:]
+    for one, other in zip(whole.average.parameters(), second.average.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_checkpoint_of_another_shape_is_refused(
+    config: BackboneTrainConfig, samples: LatentPool, tmp_path: Path
+) -> None:
+    trainer = trainer_of(config)
+    trainer.update(samples)
+    save_checkpoint(tmp_path / "a.safetensors", trainer.state)
+    with pytest.raises(ArtifactError, match="other weights"):
+        load_checkpoint(tmp_path / "a.safetensors", trainer_of(replace(config, num_layers=2)).state)
+
+
+def test_the_schedule_ends_by_time_or_by_steps() -> None:
+    progress = Progress(num_steps=100, minutes=1.0, step=10, seconds=30.0)
+    assert progress.share == 0.5
+    assert progress.rate(warmup_steps=5, decay_fraction=0.25) == 1.0
+    progress.advance(22.5)
+    assert progress.rate(warmup_steps=5, decay_fraction=0.25) == pytest.approx(0.5)
+    progress.step = 100
+    assert progress.is_done
+
+
+def test_job_exports_a_backbone_and_goes_on(config: BackboneTrainConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "tiny"
+    job.run(config, tmp_path / "run", folder=folder)
+    backbone = load_backbone(str(folder))
+    assert backbone.codec.scaling_factor != 1.0
+    again = job.run(config, tmp_path / "run", folder=folder)
+    assert load_backbone(str(again)).card.revision == backbone.card.revision

@@ -1,0 +1,82 @@
+import io
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import httpx
+import psutil
+import pytest
+import ray
+from ray import serve as ray_serve
+
+from serve.settings import ServeSettings
+
+AddSubject = Callable[..., Path]
+RUNNING = ("queued", "in_progress")
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture
+def http(settings: ServeSettings) -> Iterator[httpx.Client]:
+    """The application under Ray Serve on a free port of loopback."""
+    from serve.app import build
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        ray_serve.start(http_options={"host": "127.0.0.1", "port": port})
+        ray_serve.run(build(settings.model_copy(update={"drain_s": 5.0})))
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            yield client
+        ray_serve.shutdown()
+    finally:
+        ray.shutdown()
+
+
+def wait(read: Callable[[], Any], is_done: Callable[[Any], bool], *, seconds: float = 90) -> Any:
+    ends = time.monotonic() + seconds
+    while not is_done(found := read()):
+        assert time.monotonic() < ends, found
+        time.sleep(0.1)
+    return found
+
+
+def engine_process() -> psutil.Process:
+    name = "ServeReplica:default:engine"
+    mine = psutil.Process().children(recursive=True)
+    return next(p for p in mine if p.is_running() and name in " ".join(p.cmdline()))
+
+
+def test_a_clip_and_a_lost_engine_under_ray_serve(
+    http: httpx.Client, add_subject: AddSubject
+) -> None:
+    wait(lambda: http.get("/readyz").status_code, lambda status: status == 200)
+    # Added after the start: servable without a restart.
+    add_subject("mug")
+    asked = {"prompt": "a [sks mug]", "subject": "mug", "num_frames": 9, "num_inference_steps": 4}
+    created = http.post("/v1/videos", json=asked)
+    assert created.status_code == 202
+    where = created.headers["location"]
+    video = wait(lambda: http.get(where).json(), lambda v: v["status"] == "completed")
+    assert video["adapter"]["layers_applied"] == video["adapter"]["layers_expected"]
+    content = http.get(f"{where}/content").content
+    with av.open(io.BytesIO(content)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 9
+    part = http.get(f"{where}/content", headers={"Range": "bytes=0-9"})
+    assert (part.status_code, part.content) == (206, content[:10])
+
+    long = asked | {"num_inference_steps": 100, "num_frames": 33, "size": "64x64"}
+    where = http.post("/v1/videos", json=long).headers["location"]
+    wait(lambda: http.get(where).json(), lambda v: v["step"] > 0)
+    engine = engine_process()
+    os.kill(engine.pid, signal.SIGKILL)
+    assert http.get("/healthz").status_code == 200
+    video = wait(lambda: http.get(where).json(), lambda v: v["status"] not in RUNNING)
+    assert (video["status"], video["attempts"]) == ("completed", 2)
