@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export PYTHONPATH :=
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: setup demo test check format serve bench clean
+.PHONY: setup demo test check format serve clean
 
 setup: $(VENV)/.locked
 
@@ -18,8 +18,8 @@ $(VENV)/.locked: requirements.lock pyproject.toml
 	  || { echo "Python 3.11 or newer is needed, got `$(PYTHON) --version`; set PYTHON=..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing the locked packages into $(VENV) (a few minutes the first time)"
-	@$(BIN)/pip install -q --disable-pip-version-check -r requirements.lock 2>&1 | grep -v '^WARNING: Location' || true
-	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . 2>&1 | grep -v '^WARNING: Location' || true
+	@$(BIN)/pip install -q --disable-pip-version-check -r requirements.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@$(BIN)/python -c 'import dreambooth3d, torch, ray, diffusers, mlflow'
 	@touch $@
 

@@ -1,7 +1,7 @@
 """Every error this project raises on purpose.
 
 Dreambooth3dError
-├── ConfigError        a setting, flag or name has a value the rules do not allow (also a ValueError)
+├── ConfigError        a setting, flag or name has a value that is not allowed (a ValueError)
 ├── InputError         something the user gave (a row, a file, a folder) cannot be used
 │   └── ImageError     an image file cannot be read or is not allowed
 ├── ArtifactError      a file between stages is missing, damaged or of another format

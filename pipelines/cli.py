@@ -12,7 +12,7 @@ from pipelines.recipes import RECIPES
 
 
 def parser(summary: str, examples: Sequence[str]) -> argparse.ArgumentParser:
-    """Build a parser with the arguments every command has, and examples in its help."""
+    """Build a parser with the arguments every stage has, and examples in its help."""
     recipes = "\n".join(f"  {name:8} {recipe.summary}" for name, recipe in RECIPES.items())
     found = argparse.ArgumentParser(
         description=summary,
@@ -51,6 +51,9 @@ def guarded(main: Callable[[list[str]], int]) -> None:
         code = main(sys.argv[1:])
     except Dreambooth3dError as error:
         print(f"error: {error}", file=sys.stderr)
+        code = 1
+    except OSError as error:
+        print(f"error: {error}; finished work is kept, run it again", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:
         print("stopped; finished work is kept, the same command goes on from it", file=sys.stderr)

@@ -5,14 +5,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from dreambooth3d.artifacts.key import latest
 from dreambooth3d.generate import job
 from pipelines.cli import guarded, parser, print_plan
 from pipelines.recipes import find_recipe
 from pipelines.settings import apply_settings
 
 EXAMPLES = (
-    'python pipelines/generate.py --adapter runs/personalize/KEY/adapters/red-train --prompt "a '
-    'video of a sks train on a beach"',
+    'python pipelines/generate.py --subject orange-train --prompt "a sks train at night"',
+    'python pipelines/generate.py --adapter FOLDER --prompt "a video of a [sks train] at night"',
     'python pipelines/generate.py --prompt "a video of a red car in the snow, turning to the left"',
 )
 
@@ -20,11 +21,18 @@ EXAMPLES = (
 def main(arguments: list[str]) -> int:
     """Make one clip for each --prompt into OUT/clips."""
     command = parser(__doc__ or "", EXAMPLES)
-    command.add_argument("--adapter", type=Path, help="adapter folder (default: none)")
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--adapter", type=Path, help="adapter folder (default: none)")
+    which.add_argument("--subject", help="subject of the newest batch in OUT")
     command.add_argument("--prompt", action="append", required=True, help="may be given again")
     given = command.parse_args(arguments)
     config = apply_settings(find_recipe(given.recipe).generate, given.settings)
-    orders = [(given.adapter, prompt) for prompt in given.prompt]
+    adapter = given.adapter
+    if given.subject:
+        made_by = "python pipelines/personalize_batch.py subjects.csv"
+        batch = latest(given.out / "personalize", what="subject adapters", made_by=made_by)
+        adapter = batch / "adapters" / given.subject
+    orders = [(adapter, prompt) for prompt in given.prompt]
     if given.dry_run:
         print_plan(config, job.plan(config, orders, given.out / "clips"))
         return 0

@@ -6,12 +6,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dreambooth3d.artifacts.key import latest
 from dreambooth3d.artifacts.subject import read_subjects_csv
 from dreambooth3d.personalize import job
 from pipelines.cli import guarded, parser, print_plan
 from pipelines.recipes import find_recipe
-from pipelines.samples import make_samples
+from pipelines.samples import make_samples, newest_adapter
 from pipelines.settings import apply_settings
 from pipelines.summary import check_subjects, print_summary
 
@@ -30,18 +29,16 @@ def main(arguments: list[str]) -> int:
     given = command.parse_args(arguments)
     config = apply_settings(find_recipe(given.recipe).personalize, given.settings)
     table = check_subjects(read_subjects_csv(given.subjects))
-    pretrained = given.adapter
-    if pretrained is None and config.method != "3dreambooth":
-        made_by = "python pipelines/pretrain.py"
-        pretrained = latest(given.out / "pretrain", what="3Dapter", made_by=made_by)
+    pretrained = given.adapter or newest_adapter(config, given.out)
     out = given.out / "personalize"
     if given.dry_run:
         print_plan(config, job.plan(config, table.subjects, pretrained, out))
         return print_summary(table.problems, (), out)
     _, outcomes = job.run(config, table.subjects, pretrained, out)
-    clips = replace(find_recipe(given.recipe).generate, backbone=config.backbone)
+    code = print_summary(table.problems, outcomes, out)
+    clips = replace(find_recipe(given.recipe).generate, backbone=config.backbone, seed=config.seed)
     make_samples(clips, table.subjects, outcomes, given.out)
-    return print_summary(table.problems, outcomes, out)
+    return code
 
 
 if __name__ == "__main__":

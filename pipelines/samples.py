@@ -1,4 +1,4 @@
-"""Clips of a freshly trained batch: one for each prompt of the table."""
+"""Around a batch: the 3Dapter it starts from, the clips its table asks for."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,16 @@ from dreambooth3d.artifacts.key import latest
 from dreambooth3d.artifacts.subject import Subject
 from dreambooth3d.generate import job as generate
 from dreambooth3d.generate.config import GenerateConfig
+from dreambooth3d.personalize.config import PersonalizeConfig
 from dreambooth3d.personalize.job import Outcome
+
+
+def newest_adapter(config: PersonalizeConfig, out: Path) -> Path | None:
+    """Find the newest 3Dapter below OUT; None where the method uses none."""
+    if config.method == "3dreambooth":
+        return None
+    made_by = "python pipelines/pretrain.py"
+    return latest(out / "pretrain", what="3Dapter", made_by=made_by)
 
 
 def make_samples(

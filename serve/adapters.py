@@ -60,7 +60,7 @@ class AdapterCache:
                 entry.num_pins -= 1
 
     def _pin(self, subject: ServableSubject) -> _Entry:
-        key = (subject.id, subject.card.weights_sha256)
+        key = (subject.id, subject.card.key + subject.card.weights_sha256)
         with self._lock:
             entry = self._entries.get(key)
             if entry is None:

@@ -93,6 +93,14 @@ def publish_file(final: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Show a file under a second name without a second copy, where the file system can."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def point_latest(root: Path, key: str) -> None:
     """Make `latest` return ``root/<key>`` from now on; readers see the old or the new key."""
     with publish_file(root / _LATEST) as aside:

@@ -19,12 +19,15 @@ class PromptParts:
         return f"{self.before}{self.span or ''}{self.after}"
 
 
-def parse_prompt(text: str, *, class_noun: str | None = None) -> PromptParts:
+def parse_prompt(
+    text: str, *, class_noun: str | None = None, trigger: str | None = None
+) -> PromptParts:
     """Cut a prompt at its bracket pair.
 
     Args:
         text: At most one pair of brackets, as in "a [sks mug] on a desk".
-        class_noun: When given, the brackets must hold some words and then this noun.
+        class_noun: When given, the brackets must hold one word and then this noun.
+        trigger: May stand before the noun as well, if it has several words.
 
     Raises:
         InputError: Empty, unbalanced, nested, repeated or unknown brackets.
@@ -41,11 +44,13 @@ def parse_prompt(text: str, *, class_noun: str | None = None) -> PromptParts:
         )
     before, rest = text.split("[")
     span, after = rest.split("]")
-    words = span.split()
-    noun = (class_noun or "").split()
-    named = len(words) > len(noun) and [w.casefold() for w in words[len(words) - len(noun) :]] == [
-        w.casefold() for w in noun
-    ]
+    words = span.casefold().split()
+    if class_noun is None:
+        named = bool(words)
+    else:
+        noun = class_noun.casefold().split()
+        triggers = (trigger or "").casefold().split()
+        named = (len(words) > 1 and words[1:] == noun) or words == [*triggers, *noun] != noun
     if not named:
         raise InputError(
             f"unknown prompt bracket: it must be [<trigger> {class_noun or '<class_noun>'}], "

@@ -110,7 +110,7 @@ class Subject:
         if self.seed is not None and not 0 <= self.seed <= _MAX_SEED:
             raise InputError(f"seed must be 0 to {_MAX_SEED}, got {self.seed}; correct it")
         for prompt in self.prompts:
-            parse_prompt(prompt, class_noun=self.class_noun)
+            parse_prompt(prompt, class_noun=self.class_noun, trigger=self.trigger)
 
 
 def check_id(value: str) -> None:
@@ -284,7 +284,8 @@ class _Row:
         prompts = tuple(text.strip() for text in row["prompts"].split("|") if text.strip())
         noun = row["class_noun"]
         for prompt in prompts:
-            self.attempt("prompts", partial(parse_prompt, prompt, class_noun=noun))
+            check = partial(parse_prompt, prompt, class_noun=noun, trigger=trigger)
+            self.attempt("prompts", check)
         if self.problems:
             return None
         return Subject(

@@ -4,9 +4,6 @@ from dataclasses import dataclass
 
 from dreambooth3d.errors import ConfigError
 
-HELD_OUT_SEEDS = 1_000_000
-"""Subject seeds from here on are never trained on."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneTrainConfig:

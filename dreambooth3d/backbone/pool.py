@@ -16,8 +16,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dreambooth3d.backbone.config import HELD_OUT_SEEDS, BackboneTrainConfig
-from dreambooth3d.scenes import Camera, describe, make_scene, make_subject, render_scene
+from dreambooth3d.backbone.config import BackboneTrainConfig
+from dreambooth3d.scenes import (
+    FIRST_HELD_OUT_SEED,
+    Camera,
+    describe,
+    make_scene,
+    make_subject,
+    render_scene,
+)
 from dreambooth3d.scenes import render_view as render_on_white
 
 Kind = Literal["clip", "image", "reference"]
@@ -92,7 +99,9 @@ def held_out_specs(config: BackboneTrainConfig) -> list[ChunkSpec]:
     return [
         spec
         for kind in KINDS
-        for spec in _specs(config, kind, config.num_held_out, HELD_OUT_SEEDS + _FIRST_SEED[kind])
+        for spec in _specs(
+            config, kind, config.num_held_out, FIRST_HELD_OUT_SEED + _FIRST_SEED[kind]
+        )
     ]
 
 

@@ -4,7 +4,6 @@ import copy
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +85,9 @@ class TransformerTrainer:
         """Average with a decay that warms up, so that early weights are soon forgotten."""
         step = self.progress.step
         weight = 1 - min(self.config.ema_decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.average.parameters()), self.optimizers.parameters, weight)
+        average: list[Tensor] = list(self.average.parameters())
+        fresh: list[Tensor] = list(self.optimizers.parameters)
+        torch._foreach_lerp_(average, fresh, weight)
 
 
 @torch.no_grad()
@@ -110,6 +111,6 @@ def sample_latents(
         with torch.autocast("cpu", torch.bfloat16):
             v = denoise(transformer, torch.cat((x, x)), torch.cat((sigma_B, sigma_B)) * 1000, both)
         conditional, unconditional = v.float().chunk(2)
-        return cast(Tensor, guide(conditional, unconditional, guidance_scale))
+        return guide(conditional, unconditional, guidance_scale)
 
     return euler(velocity, noise, flow_sigmas(num_steps, flow_shift))

@@ -18,7 +18,8 @@ class GenerateConfig:
         guidance_scale: classifier-free guidance on the text; 1 turns it off.
         flow_shift: shift of the noise schedule; 0 takes the backbone's default.
         negative_prompt: text of the unconditional branch.
-        seed: noise seed; clip i of a batch uses seed + i.
+        seed: noise seed; the i-th clip of a subject uses seed + i.
+        precision: `fp32` or, on a GPU, `bf16`.
         fps: frames a second of the mp4.
         batch_size: clips at a time; a clip is the same alone or beside neighbours.
         reference_attention: `adapter` takes the adapter's own; `joint` or `isolated` refuses an
@@ -35,6 +36,7 @@ class GenerateConfig:
     negative_prompt: str = ""
     seed: int = 0
     fps: int = 8
+    precision: Literal["fp32", "bf16"] = "fp32"
     batch_size: int = resource(8)
     reference_attention: Literal["adapter", "joint", "isolated"] = resource("adapter")
 

@@ -4,8 +4,9 @@ A clip is the same alone or beside neighbours: noise comes from its own seed, th
 apart, and rows of one batch only need equal shapes and schedules (`ClipRequest.batch_key`).
 """
 
+import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from dreambooth3d.artifacts.adapter import Adapter, AdapterCard, load_adapter
 from dreambooth3d.artifacts.image import letterbox
+from dreambooth3d.artifacts.prompt import parse_prompt
 from dreambooth3d.diffusion.noise import draw_noise, keyed_generator
 from dreambooth3d.diffusion.sampler import euler_step, flow_sigmas, guide
 from dreambooth3d.errors import ConfigError
@@ -25,7 +27,6 @@ from dreambooth3d.model.backbone import Backbone, BackboneCard
 from dreambooth3d.model.forward import ReferenceKV, Routes, TextScope, denoise, encode_references
 from dreambooth3d.model.lora import LoraAdapter, LoraSource, Role, RowLoras
 from dreambooth3d.model.names import from_peft
-from dreambooth3d.model.prompts import split_brackets
 from dreambooth3d.model.texts import TextStates
 
 Frames = NDArray[np.uint8]
@@ -100,6 +101,17 @@ class ClipRequest:
         )
 
 
+def resolve(config: GenerateConfig, card: BackboneCard) -> GenerateConfig:
+    """Put the backbone's own values where settings are 0."""
+    return replace(
+        config,
+        num_frames=config.num_frames or card.num_frames,
+        width=config.width or card.width,
+        height=config.height or card.height,
+        flow_shift=config.flow_shift or card.flow_shift,
+    )
+
+
 def make_request(
     config: GenerateConfig,
     card: BackboneCard,
@@ -109,13 +121,14 @@ def make_request(
     index: int = 0,
 ) -> ClipRequest:
     """Fill a request from settings and the backbone's defaults; `index` moves the seed on."""
+    config = resolve(config, card)
     return ClipRequest(
         prompt=prompt,
         subject=subject,
-        num_frames=config.num_frames or card.num_frames,
-        width=config.width or card.width,
-        height=config.height or card.height,
-        flow_shift=config.flow_shift or card.flow_shift,
+        num_frames=config.num_frames,
+        width=config.width,
+        height=config.height,
+        flow_shift=config.flow_shift,
         seed=config.seed + index,
         num_steps=config.steps,
         guidance_scale=config.guidance_scale,
@@ -156,22 +169,20 @@ def encode_views(
 
 
 def mark_subject(prompt: str, card: AdapterCard) -> str:
-    """Put brackets around `<trigger> <class noun>` where a prompt names the subject without them.
+    """Put brackets around the words that name the subject, and its own trigger inside.
+
+    A bracket of the form [<word> <class noun>] is taken to mean the subject; without brackets the
+    words `<trigger> <class noun>` are looked for.
 
     Raises:
-        ConfigError: the prompt has brackets around something else.
+        InputError: the prompt has brackets around something else.
     """
     name = f"{card.trigger} {card.class_noun}"
-    marked = split_brackets(prompt)
-    if marked.span is not None:
-        inner = marked.text[slice(*marked.span)]
-        if inner.split()[-1:] != str(card.class_noun).split()[-1:]:
-            raise ConfigError(
-                f"the bracket of a prompt must name the subject as [{name}], got [{inner}]; "
-                "correct the bracket or leave it out"
-            )
-        return prompt.replace(f"[{inner}]", f"[{name}]")
-    return prompt.replace(name, f"[{name}]", 1)
+    parts = parse_prompt(prompt, class_noun=card.class_noun, trigger=card.trigger)
+    if parts.span is not None:
+        return f"{parts.before}[{name}]{parts.after}"
+    words = re.compile(rf"\b{re.escape(name)}\b", re.IGNORECASE)
+    return words.sub(f"[{name}]", prompt, count=1)
 
 
 def generate_batch(

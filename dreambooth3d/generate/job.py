@@ -1,8 +1,9 @@
 """Make clips without a server: one process, one batch for prompts of equal shape."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ from dreambooth3d.artifacts.settings import versioned_fields
 from dreambooth3d.generate.config import GenerateConfig
 from dreambooth3d.generate.generate import (
     ClipRequest,
-    LoadedSubject,
     generate_batch,
     load_subject,
     make_request,
+    resolve,
 )
-from dreambooth3d.model.backbone import Backbone, load_backbone, read_card
-from dreambooth3d.runtime.backbones import pick_device
+from dreambooth3d.model.backbone import read_card
+from dreambooth3d.runtime.backbones import warm_backbone
 
 STAGE, REVISION = "generate", 1
 # An adapter folder (None: the plain backbone) and a prompt.
@@ -29,27 +30,54 @@ Order = tuple[Path | None, str]
 def clip_path(
     config: GenerateConfig, adapter: Path | None, prompt: str, out: Path, index: int = 0
 ) -> Path:
-    """Name a clip by its content key: subject, prompt, settings, adapter."""
+    """Name a clip by its content key: settings as resolved, prompt, backbone, adapter."""
+    backbone = read_card(config.backbone)
     card = None if adapter is None else load_card(adapter)
-    settings = versioned_fields(replace(config, seed=config.seed + index)) | {"prompt": prompt}
+    settings = versioned_fields(resolve(config, backbone)) | {"prompt": prompt}
+    settings |= {"seed": config.seed + index}
     settings.pop("backbone")
-    parents = [read_card(config.backbone).revision] + (
-        [] if card is None else [card.weights_sha256]
-    )
+    parents = [backbone.revision]
+    # Weights alone do not make a clip: views, trigger and noun are in the adapter's own key.
+    parents += [] if card is None else [card.key, card.weights_sha256]
     name = "plain" if card is None else card.subject or card.kind
     return out / f"{name}-{artifact_key(STAGE, REVISION, settings, parents)}.mp4"
 
 
+def indices(orders: Sequence[Order]) -> list[int]:
+    """Count each order among those of the same adapter: what moves its seed on.
+
+    A clip must not depend on the other rows of a table.
+    """
+    seen: Counter[Path | None] = Counter()
+    found = []
+    for adapter, _ in orders:
+        found.append(seen[adapter])
+        seen[adapter] += 1
+    return found
+
+
 def plan(config: GenerateConfig, orders: Sequence[Order], out: Path) -> dict[str, Any]:
     """Say what `run` would do, without doing it."""
+    check_adapters(config, orders)
     card = read_card(config.backbone)
+    full = resolve(config, card)
+    paths = [clip_path(config, *o, out, i) for o, i in zip(orders, indices(orders), strict=True)]
     return {
         "inputs": [{"adapter": str(adapter), "prompt": prompt} for adapter, prompt in orders],
-        "clips": [str(clip_path(config, *order, out, i)) for i, order in enumerate(orders)],
-        "size": f"{config.width or card.width} x {config.height or card.height}, "
-        f"{config.num_frames or card.num_frames} frames, {config.steps} steps",
+        "clips": [str(path) + (" (exists)" if path.is_file() else "") for path in paths],
+        "size": f"{full.width} x {full.height}, {full.num_frames} frames, {full.steps} steps",
         "backbone": f"{card.name} ({card.revision})",
     }
+
+
+def check_adapters(config: GenerateConfig, orders: Sequence[Order]) -> None:
+    """Refuse an adapter of another backbone or attention mode before anything is loaded."""
+    backbone = read_card(config.backbone)
+    for adapter in {adapter for adapter, _ in orders if adapter is not None}:
+        card = load_card(adapter)
+        card.require_backbone(backbone.revision, name=backbone.name)
+        if config.reference_attention != "adapter":
+            card.require_attention(config.reference_attention)
 
 
 def run(
@@ -60,53 +88,44 @@ def run(
     report: Callable[[str], None] = print,
 ) -> list[Path]:
     """Make one clip for each (adapter folder, prompt); clips that exist are kept."""
-    paths = [clip_path(config, *order, out, i) for i, order in enumerate(orders)]
+    check_adapters(config, orders)
+    places = indices(orders)
+    paths = [clip_path(config, *o, out, i) for o, i in zip(orders, places, strict=True)]
     todo = [i for i, path in enumerate(paths) if not path.is_file()]
     for path in [path for path in paths if path.is_file()]:
         report(f"generate: {path} exists already, nothing to do")
     if todo:
-        _make(config, orders, paths, todo, report)
+        _make(config, [(*orders[i], places[i], paths[i]) for i in todo], report)
     return paths
 
 
 def _make(
     config: GenerateConfig,
-    orders: Sequence[Order],
-    paths: Sequence[Path],
-    todo: Sequence[int],
+    todo: Sequence[tuple[Path | None, str, int, Path]],
     report: Callable[[str], None],
 ) -> None:
-    backbone = load_backbone(config.backbone, device=pick_device())
-    loaded = _load_adapters(config, {orders[i][0] for i in todo}, backbone)
-    groups: dict[tuple[object, ...], list[tuple[int, ClipRequest]]] = {}
-    for i in todo:
-        adapter, prompt = orders[i]
+    backbone = warm_backbone(config.backbone, config.precision)
+    loaded = {
+        adapter: load_subject(adapter, backbone)
+        for adapter in {adapter for adapter, *_ in todo}
+        if adapter is not None
+    }
+    groups: dict[tuple[object, ...], list[tuple[Path, ClipRequest]]] = {}
+    for adapter, prompt, index, path in todo:
         subject = None if adapter is None else loaded[adapter]
-        request = make_request(config, backbone.card, prompt, subject, index=i)
-        groups.setdefault(request.batch_key, []).append((i, request))
+        request = make_request(config, backbone.card, prompt, subject, index=index)
+        groups.setdefault(request.batch_key, []).append((path, request))
     for group in groups.values():
         for start in range(0, len(group), config.batch_size):
             part = group[start : start + config.batch_size]
             clips = generate_batch(
                 backbone, [request for _, request in part], on_step=_announce(len(part), report)
             )
-            for (i, request), frames in zip(part, clips, strict=True):
+            for (path, request), frames in zip(part, clips, strict=True):
                 assert frames is not None  # nothing here drops a row
                 metadata = describe(config, request, backbone.card.revision)
-                write_clip(paths[i], frames, fps=config.fps, metadata=metadata)
-                report(f"generate: {paths[i]}")
-
-
-def _load_adapters(
-    config: GenerateConfig, folders: set[Path | None], backbone: Backbone
-) -> dict[Path, LoadedSubject]:
-    loaded = {}
-    for folder in folders:
-        if folder is not None:
-            loaded[folder] = load_subject(folder, backbone)
-            if config.reference_attention != "adapter":
-                loaded[folder].card.require_attention(config.reference_attention)
-    return loaded
+                write_clip(path, frames, fps=config.fps, metadata=metadata)
+                report(f"generate: {path}")
 
 
 def _announce(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ class BackboneCard:
     Attributes:
         name: what the user asked for.
         folder: where its files are.
-        revision: 16 hex digits over the transformer's config and weights.
+        revision: 16 hex digits over the configs and weights of every part (of a hub snapshot: of
+            its commit), since any of them changes what is drawn.
         flow_shift: shift of the sampling schedule.
         width, height, num_frames: the clip it makes when not told otherwise (pixels, frames).
         train_side: side of the square pictures adapters are trained on, in pixels.
@@ -62,8 +64,12 @@ class Backbone:
         return next(self.transformer.parameters()).dtype
 
 
-def resolve_backbone(source: str) -> Path:
+def resolve_backbone(source: str, *, has_weights: bool = True) -> Path:
     """Find a backbone's folder: an embedded name, a local folder, or a hub id (downloaded).
+
+    Args:
+        source: the name.
+        has_weights: False fetches the small configuration files of a hub id only.
 
     Raises:
         ArtifactError: nothing of that name exists here or on the hub.
@@ -79,8 +85,9 @@ def resolve_backbone(source: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    patterns = ["*.json", "*.txt", *(["*.safetensors"] if has_weights else [])]
     try:
-        return Path(snapshot_download(source, allow_patterns=["*.json", "*.txt", "*.safetensors"]))
+        return Path(snapshot_download(source, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ArtifactError(
             f"backbone {source!r} must be on this machine or reachable on the hub, "
@@ -88,9 +95,15 @@ def resolve_backbone(source: str) -> Path:
         ) from error
 
 
+def localize(source: str) -> str:
+    """Make the path of a local folder absolute: workers run in other working directories."""
+    is_folder = (Path(source) / "model_index.json").is_file()
+    return str(Path(source).resolve()) if is_folder else source
+
+
 def read_card(source: str) -> BackboneCard:
-    """Describe a backbone without loading its weights."""
-    folder = resolve_backbone(source)
+    """Describe a backbone without loading (or downloading) its weights."""
+    folder = resolve_backbone(source, has_weights=False)
     config = _read_json(folder / "transformer" / "config.json")
     vae = _read_json(folder / "vae" / "config.json")
     scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
@@ -101,7 +114,7 @@ def read_card(source: str) -> BackboneCard:
     return BackboneCard(
         name=source,
         folder=folder,
-        revision=weights_fingerprint(folder / "transformer"),
+        revision=fingerprint(folder),
         flow_shift=float(scheduler.get("shift", 1.0)),
         width=round(side * 4 / 3 / ratio) * ratio if is_large else side,
         height=round(side * 3 / 4 / ratio) * ratio if is_large else side,
@@ -124,17 +137,18 @@ def load_backbone(
     from diffusers.utils import logging as diffusers_logging
 
     diffusers_logging.disable_progress_bar()
+    folder = resolve_backbone(source)
     card = read_card(source)
     options: dict[str, Any] = {"torch_dtype": dtype, "local_files_only": True}
     transformer = HunyuanVideo15Transformer3DModel.from_pretrained(
-        card.folder, subfolder="transformer", **options
+        folder, subfolder="transformer", **options
     )
-    vae = AutoencoderKLHunyuanVideo15.from_pretrained(card.folder, subfolder="vae", **options)
+    vae = AutoencoderKLHunyuanVideo15.from_pretrained(folder, subfolder="vae", **options)
     return Backbone(
         card=card,
         transformer=_freeze(transformer, device),
         codec=LatentCodec(_freeze(vae, device)),
-        prompts=load_prompts(card.folder, dtype=dtype, device=device),
+        prompts=load_prompts(folder, dtype=dtype, device=device),
     )
 
 
@@ -166,16 +180,21 @@ def load_prompts(
     )
 
 
-def weights_fingerprint(folder: Path) -> str:
-    """Hash a component's config and weights to 16 hex digits.
+@lru_cache(maxsize=8)
+def fingerprint(folder: Path) -> str:
+    """Hash all configs and weights of a backbone folder to 16 hex digits.
 
-    Large files are sampled at 64 evenly spaced blocks: enough to tell trainings apart without
-    reading 16 GB at every start.
+    A hub snapshot is named by its commit. Large files are sampled at 64 evenly spaced blocks:
+    enough to tell trainings apart without reading 60 GB at every start.
     """
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.json")) + sorted(folder.glob("*.safetensors")):
+    if folder.parent.name == "snapshots":
+        digest.update(folder.name.encode())
+        return digest.hexdigest()[:16]
+    files = [p for suffix in ("json", "txt", "safetensors") for p in folder.glob(f"*/*.{suffix}")]
+    for path in sorted(files):
         size = path.stat().st_size
-        digest.update(f"{path.name}:{size};".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()}:{size};".encode())
         with path.open("rb") as file:
             if size <= _WHOLE_BYTES:
                 digest.update(file.read())

@@ -310,14 +310,12 @@ def _embed_texts(
         x_BSD = block(x_BSD, temb_BD, mask)
     kinds_2D = model.cond_type_embed(torch.arange(2, device=layout.device))
     rows = (states.pack(x_BSD) + kinds_2D[0]).split(list(states.lengths))
-    if all(t.glyphs_GD is None for t in texts):
-        return torch.cat(rows)
-    glyphs = [
-        row if t.glyphs_GD is None
-        else torch.cat([model.context_embedder_2(t.glyphs_GD) + kinds_2D[1], row])
-        for t, row in zip(texts, rows, strict=True)
-    ]  # fmt: skip
-    return torch.cat(glyphs)
+    empty = x_BSD.new_zeros(0, model.config.text_embed_2_dim)
+    glyphs = [empty if t.glyphs_GD is None else t.glyphs_GD for t in texts]
+    # One call even without a quoted word, for the same reason as above.
+    embedded = model.context_embedder_2(torch.cat(glyphs)) + kinds_2D[1]
+    quoted = embedded.split([len(g) for g in glyphs])
+    return torch.cat([torch.cat(pair) for pair in zip(quoted, rows, strict=True)])
 
 
 def _token_grid(model: Any, latents_BCTHW: Tensor) -> tuple[int, int, int]:

@@ -26,6 +26,8 @@ SYSTEM_MESSAGE = (
     "        5. camera angles, movements, and transitions used in the video."
 )
 HIDDEN_STATE = -3
+# Stands where the user's words go: short words such as "a" also occur in the template itself.
+_PLACE = "\x00"
 MAX_TEXT_TOKENS = 1000
 MAX_GLYPH_TOKENS = 256
 _QUOTED = re.compile(r"\"(.*?)\"|“(.*?)”")
@@ -118,14 +120,8 @@ class PromptEncoder:
     def _tokenize(self, prompt: MarkedPrompt) -> tuple[Tensor, int, tuple[int, int] | None]:
         """Token ids (1, L), the first token that is kept, and the span among kept tokens."""
         text = prompt.text if prompt.text else " "
-        messages = [
-            {"role": "system", "content": SYSTEM_MESSAGE},
-            {"role": "user", "content": text},
-        ]
-        rendered = self._tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False
-        )
-        at = rendered.rfind(text)
+        at = self._render(_PLACE).index(_PLACE)
+        rendered = self._render(text)
         encoded = self._tokenizer(rendered, return_offsets_mapping=True, add_special_tokens=False)
         offsets: list[tuple[int, int]] = encoded["offset_mapping"]
         start = next(i for i, (_, end) in enumerate(offsets) if end > at)
@@ -139,6 +135,16 @@ class PromptEncoder:
             span = (inside[0], inside[-1] + 1) if inside else None
         device = self._text_encoder.device
         return torch.tensor([ids], device=device), start, span
+
+    def _render(self, text: str) -> str:
+        messages = [
+            {"role": "system", "content": SYSTEM_MESSAGE},
+            {"role": "user", "content": text},
+        ]
+        rendered: str = self._tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False
+        )
+        return rendered
 
     def _encode_glyphs(self, text: str) -> Tensor:
         ids = self._glyph_tokenizer(

@@ -10,6 +10,7 @@ from PIL import Image
 from dreambooth3d.artifacts.pairs import Pair, ShardEntry, write_shard
 from dreambooth3d.pairs.config import PairsConfig
 from dreambooth3d.scenes import (
+    FIRST_HELD_OUT_SEED,
     Camera,
     describe,
     make_scene,
@@ -18,8 +19,6 @@ from dreambooth3d.scenes import (
     render_view,
 )
 
-# Subjects from this seed on are kept for evaluation: no corpus, adapter or backbone sees them.
-FIRST_HELD_OUT_SEED = 1_000_000
 # Most captions leave colour and pattern to the reference: what text says, no view has to teach.
 _NAMED_SHARE = 0.3
 

@@ -1,22 +1,31 @@
 """The pairs stage on Ray Data: one row a shard, any number of workers, the same bytes."""
 
 import json
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
-from dreambooth3d.artifacts.key import artifact_key, point_latest, publish, publish_file
+from dreambooth3d.artifacts.key import (
+    artifact_key,
+    link_or_copy,
+    point_latest,
+    publish,
+    publish_file,
+)
 from dreambooth3d.artifacts.manifest import Manifest
 from dreambooth3d.artifacts.pairs import ShardEntry, write_corpus
 from dreambooth3d.artifacts.settings import versioned_fields
+from dreambooth3d.errors import RunError
 from dreambooth3d.pairs.build import build_shard, shard_path
 from dreambooth3d.pairs.config import PairsConfig
-from dreambooth3d.runtime.session import num_cores, quiet_data_logs, ray_session
+from dreambooth3d.runtime.session import last_line, num_cores, quiet_data_logs, ray_session
 
 STAGE, REVISION = "pairs", 1
 
@@ -57,7 +66,11 @@ def _build_shards(
     config: PairsConfig, work: Path, report: Callable[[str], None]
 ) -> list[ShardEntry]:
     work.mkdir(parents=True, exist_ok=True)
-    missing = [j for j in range(config.num_shards) if not _record(work, j).is_file()]
+    missing = [
+        j
+        for j in range(config.num_shards)
+        if not (_record(work, j).is_file() and shard_path(work, j).is_file())
+    ]
     if len(missing) < config.num_shards:
         report(f"pairs: {config.num_shards - len(missing)} shards kept from an earlier run")
     if missing:
@@ -76,7 +89,7 @@ def _run_on_ray(
         compute=ray.data.TaskPoolStrategy(size=min(config.workers or num_cores(), len(shards))),
     )
     started, done = time.monotonic(), 0
-    for row in tasks.iter_rows():
+    for row in _rows(tasks):
         done += int(row["num_samples"])
         rate = done / (time.monotonic() - started)
         total = sum(_shard_size(config, j) for j in shards)
@@ -84,6 +97,17 @@ def _run_on_ray(
             f"pairs: {done}/{total} pairs, {rate:.0f}/s, dropped {int(row['num_dropped'])}, "
             f"eta {(total - done) / rate:.0f} s"
         )
+
+
+def _rows(tasks: ray.data.Dataset) -> Iterator[dict[str, Any]]:
+    """Iterate, with a worker's failure as one sentence."""
+    try:
+        yield from tasks.iter_rows()
+    except RayError as error:
+        raise RunError(
+            f"every shard must be written, got: {last_line(error)}; "
+            "run the same command again, finished shards are kept"
+        ) from error
 
 
 def _build_row(row: dict[str, Any], *, config: PairsConfig, work: Path) -> dict[str, Any]:
@@ -104,11 +128,9 @@ def _publish(
 ) -> None:
     with publish(final) as aside:
         for entry in entries:
-            (work / entry.name).rename(aside / entry.name)
+            link_or_copy(work / entry.name, aside / entry.name)
         write_corpus(aside, entries, key=key, config=versioned_fields(config))
-    for record in work.iterdir():
-        record.unlink()
-    work.rmdir()
+    shutil.rmtree(work, ignore_errors=True)
 
 
 def _record(work: Path, shard: int) -> Path:

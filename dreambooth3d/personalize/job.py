@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,16 +13,22 @@ import ray
 from ray.exceptions import RayError
 
 from dreambooth3d.artifacts.adapter import load_adapter, load_card, save_adapter
-from dreambooth3d.artifacts.key import artifact_key, content_hash, point_latest, publish
+from dreambooth3d.artifacts.key import (
+    artifact_key,
+    content_hash,
+    link_or_copy,
+    point_latest,
+    publish,
+)
 from dreambooth3d.artifacts.manifest import Manifest
 from dreambooth3d.artifacts.settings import versioned_fields
 from dreambooth3d.artifacts.subject import Subject
 from dreambooth3d.errors import Dreambooth3dError
-from dreambooth3d.model.backbone import read_card
+from dreambooth3d.model.backbone import localize, read_card
 from dreambooth3d.personalize.config import PersonalizeConfig
-from dreambooth3d.personalize.personalize import resolve, train_subject
+from dreambooth3d.personalize.personalize import check_pretrained, resolve, train_subject
 from dreambooth3d.runtime.backbones import warm_backbone
-from dreambooth3d.runtime.session import num_cores, ray_session
+from dreambooth3d.runtime.session import last_line, num_cores, ray_session, threads_for
 from dreambooth3d.runtime.tracking import RunRecord, Tracker
 from dreambooth3d.training.loop import format_seconds
 
@@ -55,8 +60,7 @@ class Outcome:
 
 def key_of(config: PersonalizeConfig, subject: Subject, parents: Sequence[str]) -> str:
     """Content key of one subject's adapter: settings, words and every picture's bytes."""
-    settings = versioned_fields(resolve(config, subject))
-    settings.pop("backbone")
+    settings = _versioned(resolve(config, subject))
     words = {"subject": subject.id, "class_noun": subject.class_noun, "trigger": subject.trigger}
     images = [content_hash(path) for path in (*subject.images, *subject.references)]
     return artifact_key(
@@ -77,6 +81,9 @@ def plan(
 ) -> dict[str, Any]:
     """Say what `run` would do, without doing it."""
     parents = parents_of(config, pretrained)
+    check_pretrained(
+        config, None if pretrained is None else load_card(pretrained), read_card(config.backbone)
+    )
     rows = {}
     for subject in subjects:
         key = key_of(config, subject, parents)
@@ -100,14 +107,19 @@ def run(
     out: Path,
     *,
     report: Callable[[str], None] = print,
-) -> tuple[Manifest, tuple[Outcome, ...]]:
+) -> tuple[Manifest | None, tuple[Outcome, ...]]:
     """Train every subject that has no adapter yet and publish the batch as one folder.
 
-    A subject that fails leaves nothing behind; the others are published without it.
+    A subject that fails leaves nothing behind; the others are published without it. The manifest
+    is None when every subject failed.
     """
     out.mkdir(parents=True, exist_ok=True)
-    if pretrained is not None and config.method != "3dreambooth":
-        _check_fit(config, pretrained)
+    config = replace(config, backbone=localize(config.backbone))
+    pretrained = None if pretrained is None else pretrained.resolve()
+    subjects = [_absolute(subject) for subject in subjects]
+    check_pretrained(
+        config, None if pretrained is None else load_card(pretrained), read_card(config.backbone)
+    )
     parents = parents_of(config, pretrained)
     keys = {subject.id: key_of(config, subject, parents) for subject in subjects}
     outcomes = {
@@ -118,19 +130,20 @@ def run(
     missing = [subject for subject in subjects if subject.id not in outcomes]
     if missing:
         with ray_session():
-            fresh = _fan_out(config, missing, keys, pretrained, out.resolve(), parents, report)
-        outcomes |= fresh
-        _record(config, [fresh[s.id] for s in missing], out, pretrained)
+            outcomes |= _fan_out(config, missing, keys, pretrained, out.resolve(), parents, report)
     ordered = tuple(outcomes[subject.id] for subject in subjects)
-    return _publish_batch(config, ordered, parents, out), ordered
+    manifest = _publish_batch(config, ordered, parents, out)
+    _record(config, subjects, ordered, out, pretrained)
+    return manifest, ordered
 
 
-def _check_fit(config: PersonalizeConfig, pretrained: Path) -> None:
-    """Refuse an unfitting 3Dapter before any worker starts."""
-    card = load_card(pretrained)
-    backbone = read_card(config.backbone)
-    card.require_backbone(backbone.revision, name=backbone.name)
-    card.require_attention(config.reference_attention)
+def _absolute(subject: Subject) -> Subject:
+    """Name pictures by absolute paths: workers run in other working directories."""
+    return replace(
+        subject,
+        images=tuple(path.resolve() for path in subject.images),
+        references=tuple(path.resolve() for path in subject.references),
+    )
 
 
 def _fan_out(
@@ -144,7 +157,7 @@ def _fan_out(
 ) -> dict[str, Outcome]:
     gpus = ray.cluster_resources().get("GPU", 0)
     at_once = config.workers or (int(gpus) or num_cores())
-    threads = max(1, num_cores() // max(1, min(at_once, len(subjects))))
+    threads = threads_for(min(at_once, len(subjects)))
     task = ray.remote(num_cpus=threads, num_gpus=1 if gpus else 0, max_retries=config.tries - 1)(
         _train_remotely
     )
@@ -202,7 +215,7 @@ def _train_remotely(
         Manifest(
             stage=STAGE,
             key=key,
-            config=versioned_fields(own),
+            config=_versioned(own),
             parents=parents,
             outputs={"weights_sha256": card.weights_sha256, "curve": CURVE_NAME},
         ).save(aside)
@@ -214,8 +227,9 @@ def _collect(reference: Any, config: PersonalizeConfig, subject: Subject, key: s
     try:
         outcome: Outcome = ray.get(reference)
     except RayError as error:
-        first_line = str(error).strip().splitlines()[-1]
-        return _failed(config, subject, key, f"the worker ended before it was done: {first_line}")
+        return _failed(
+            config, subject, key, f"the worker ended before it was done: {last_line(error)}"
+        )
     return outcome
 
 
@@ -267,27 +281,30 @@ def _line(outcome: Outcome) -> str:
 
 def _publish_batch(
     config: PersonalizeConfig, outcomes: tuple[Outcome, ...], parents: tuple[str, ...], out: Path
-) -> Manifest:
+) -> Manifest | None:
     """Publish the adapters of a batch side by side with its table; finished rows are linked."""
     done = [outcome for outcome in outcomes if not outcome.is_failed]
-    settings = versioned_fields(config)
-    settings.pop("backbone")
-    key = artifact_key(f"{STAGE}-batch", REVISION, settings, [*parents, *(o.key for o in done)])
+    if not done:
+        return None
+    key = artifact_key(
+        f"{STAGE}-batch", REVISION, _versioned(config), [*parents, *(o.key for o in done)]
+    )
     final = out / key
     if not final.is_dir():
         with publish(final) as aside:
             for outcome in done:
-                _link_folder(_home(out, outcome.key), aside / outcome.adapter)
+                shutil.copytree(
+                    _home(out, outcome.key), aside / outcome.adapter, copy_function=_link
+                )
             _write_table(aside / "results.csv", done)
             Manifest(
                 stage=f"{STAGE}-batch",
                 key=key,
-                config=versioned_fields(config),
+                config=_versioned(config),
                 parents=(*parents, *(o.key for o in done)),
                 outputs={"adapters": {o.subject: o.sha256 for o in done}},
             ).save(aside)
-    if done:
-        point_latest(out, key)
+    point_latest(out, key)
     return Manifest.load(final)
 
 
@@ -299,52 +316,58 @@ def _write_table(path: Path, outcomes: Sequence[Outcome]) -> None:
             writer.writerow(asdict(outcome) | {"status": "ready"})
 
 
-def _link_folder(source: Path, target: Path) -> None:
-    """Show a folder under a second name without a second copy, where the file system can."""
-
-    def link(old: str, new: str) -> None:
-        try:
-            os.link(old, new)
-        except OSError:
-            shutil.copy2(old, new)
-
-    shutil.copytree(source, target, copy_function=link)
+def _link(source: str, target: str) -> None:
+    link_or_copy(Path(source), Path(target))
 
 
 def _record(
     config: PersonalizeConfig,
+    subjects: Sequence[Subject],
     outcomes: Sequence[Outcome],
     out: Path,
     pretrained: Path | None,
 ) -> None:
-    """One parent run for the batch, one child a subject, a registered model for each adapter."""
+    """Write to MLflow what is not there yet: a parent run, a child and a model a subject."""
     tracker = Tracker(out.parent, "dreambooth3d-personalize")
+    fresh = [
+        (subject, outcome)
+        for subject, outcome in zip(subjects, outcomes, strict=True)
+        if outcome.is_failed or tracker.find({"artifact_key": outcome.key}) is None
+    ]
+    if not fresh:
+        return
     parent = tracker.start(
-        f"batch of {len(outcomes)}", {"3dapter": "none" if pretrained is None else pretrained.name}
+        f"batch of {len(fresh)}", {"3dapter": "none" if pretrained is None else pretrained.name}
     )
-    for outcome in outcomes:
-        home = _home(out, outcome.key)
-        is_done = not outcome.is_failed
-        losses = json.loads((home / CURVE_NAME).read_text())["loss"] if is_done else []
-        tracker.record(
-            RunRecord(
-                name=outcome.subject,
-                params=asdict(config),
-                tags={
-                    "artifact_key": outcome.key,
-                    "subject": outcome.subject,
-                    "sha256": outcome.sha256,
-                    "error": outcome.error,
-                },
-                curves={"loss": losses},
-                metrics={"seconds": outcome.seconds},
-                folder=home if is_done else None,
-                model=f"dreambooth3d-{outcome.subject}" if is_done else None,
-                is_failed=outcome.is_failed,
-            ),
-            parent=parent,
-        )
-    tracker.finish(parent, is_failed=any(outcome.is_failed for outcome in outcomes))
+    for subject, outcome in fresh:
+        tracker.record(_run_record(resolve(config, subject), outcome, out), parent=parent)
+    tracker.finish(parent, is_failed=any(outcome.is_failed for _, outcome in fresh))
+
+
+def _run_record(config: PersonalizeConfig, outcome: Outcome, out: Path) -> RunRecord:
+    home = _home(out, outcome.key)
+    is_done = not outcome.is_failed
+    losses = json.loads((home / CURVE_NAME).read_text())["loss"] if is_done else []
+    return RunRecord(
+        name=outcome.subject,
+        params=asdict(config),
+        tags={
+            "artifact_key": outcome.key,
+            "subject": outcome.subject,
+            "sha256": outcome.sha256,
+            "error": outcome.error,
+        },
+        curves={"loss": losses},
+        metrics={"seconds": outcome.seconds},
+        folder=home if is_done else None,
+        model=f"dreambooth3d-{outcome.subject}" if is_done else None,
+        is_failed=outcome.is_failed,
+    )
+
+
+def _versioned(config: PersonalizeConfig) -> dict[str, Any]:
+    """Settings of the key; the backbone counts by its revision, a parent, not by its path."""
+    return {k: v for k, v in versioned_fields(config).items() if k != "backbone"}
 
 
 def _home(out: Path, key: str) -> Path:

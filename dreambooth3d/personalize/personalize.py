@@ -13,12 +13,12 @@ from dreambooth3d.artifacts.adapter import Adapter, AdapterCard
 from dreambooth3d.artifacts.image import letterbox, read_image
 from dreambooth3d.artifacts.subject import Subject
 from dreambooth3d.errors import ConfigError
-from dreambooth3d.model.backbone import Backbone
+from dreambooth3d.model.backbone import Backbone, BackboneCard
 from dreambooth3d.model.lora import LoraAdapter
 from dreambooth3d.model.names import from_peft, to_peft
 from dreambooth3d.personalize.config import PersonalizeConfig
 from dreambooth3d.training.engine import TorchEngine
-from dreambooth3d.training.loop import FitResult, Plan, Progress, fit
+from dreambooth3d.training.loop import FitResult, Plan, Progress, fit, resume_point
 from dreambooth3d.training.order import DataOrder
 from dreambooth3d.training.task import AdapterTask, BatchRules, Example, TrainBatch, build_batch
 
@@ -87,19 +87,13 @@ def train_subject(
         folder: for checkpoints; an interrupted training goes on from there.
         on_step: told after every update.
     """
-    check_pretrained(config, pretrained, backbone)
+    check_pretrained(config, None if pretrained is None else pretrained.card, backbone.card)
     prepared = prepare(config, subject)
     task = build_task(config, backbone, pretrained)
     if config.method == "3dapter":
         result = FitResult(losses=(), first_step=0, seconds=0.0)
         weights = task.adapter_weights({})
     else:
-        engine = TorchEngine(
-            task,
-            config.optim,
-            precision=torch.bfloat16 if config.precision == "bf16" else torch.float32,
-        )
-        load_batch = _batches(config, subject, prepared, backbone)
         plan = Plan(
             num_steps=config.steps,
             optim=config.optim,
@@ -107,7 +101,15 @@ def train_subject(
             folder=folder,
             save_every=config.save_every,
         )
-        result = fit(engine, load_batch, plan, on_step=on_step)
+        resume = resume_point(plan)
+        engine = TorchEngine(
+            task,
+            config.optim,
+            precision=torch.bfloat16 if config.precision == "bf16" else torch.float32,
+            resume=resume,
+        )
+        load_batch = _batches(config, subject, prepared, backbone)
+        result = fit(engine, load_batch, plan, resume=resume, on_step=on_step)
         weights = task.adapter_weights(engine.weights())
     card = AdapterCard(
         kind="subject",
@@ -133,7 +135,7 @@ def train_subject(
 
 
 def check_pretrained(
-    config: PersonalizeConfig, pretrained: Adapter | None, backbone: Backbone
+    config: PersonalizeConfig, pretrained: AdapterCard | None, backbone: BackboneCard
 ) -> None:
     """Refuse a 3Dapter of another backbone, attention mode or rank before any work is done."""
     if config.method == "3dreambooth":
@@ -143,12 +145,12 @@ def check_pretrained(
             f"method {config.method} must be given a 3Dapter, got none; "
             "run `python pipelines/pretrain.py` or use --set method=3dreambooth"
         )
-    pretrained.card.require_backbone(backbone.card.revision, name=backbone.card.name)
-    pretrained.card.require_attention(config.reference_attention)
-    if pretrained.card.rank != config.rank:
+    pretrained.require_backbone(backbone.revision, name=backbone.name)
+    pretrained.require_attention(config.reference_attention)
+    if pretrained.rank != config.rank:
         raise ConfigError(
-            f"rank must be that of the 3Dapter ({pretrained.card.rank}), got {config.rank}; "
-            f"use --set rank={pretrained.card.rank}"
+            f"rank must be that of the 3Dapter ({pretrained.rank}), got {config.rank}; "
+            f"use --set rank={pretrained.rank}"
         )
 
 

@@ -16,7 +16,8 @@ class PretrainConfig:
 
     Attributes:
         backbone: `tiny`, a diffusers folder or a hub id.
-        strategy: `single` (no process group), `ddp`, `zero2` or `zero3`.
+        strategy: `single` (no process group), `ddp`, `zero2` or `zero3`. Each worker loads the
+            whole backbone before `zero3` shards it: it must fit one device at start.
         workers: Ray Train workers.
         steps, batch_size, lr, schedule, warmup_steps: of the optimization; batch over all workers.
         rank: of the LoRA.

@@ -3,12 +3,12 @@
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.train import RunConfig, ScalingConfig
+from ray.train import RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from dreambooth3d.artifacts.adapter import load_card, save_adapter
@@ -16,11 +16,12 @@ from dreambooth3d.artifacts.key import artifact_key, point_latest, publish
 from dreambooth3d.artifacts.manifest import Manifest
 from dreambooth3d.artifacts.pairs import PairCorpus
 from dreambooth3d.artifacts.settings import versioned_fields
-from dreambooth3d.model.backbone import read_card
+from dreambooth3d.errors import ConfigError, RunError
+from dreambooth3d.model.backbone import localize, read_card
 from dreambooth3d.pretrain.config import PretrainConfig
 from dreambooth3d.pretrain.pretrain import train_adapter
 from dreambooth3d.runtime.backbones import warm_backbone
-from dreambooth3d.runtime.session import num_cores, ray_session
+from dreambooth3d.runtime.session import last_line, ray_session, threads_for
 from dreambooth3d.runtime.tracking import RunRecord, Tracker
 from dreambooth3d.training.loop import Progress
 
@@ -54,6 +55,7 @@ def run(
     config: PretrainConfig, corpus: Path, out: Path, *, report: Callable[[str], None] = print
 ) -> Manifest:
     """Train into `out/<key>`, going on from the last checkpoint of an interrupted run."""
+    config = replace(config, backbone=localize(config.backbone))
     key = key_of(config, corpus)
     final = out / key
     if final.is_dir():
@@ -61,16 +63,16 @@ def run(
     else:
         PairCorpus.open(corpus, verify=True)
         _train(config, corpus, out.resolve(), key)
-        _record(config, final, out.parent, corpus)
         report(f"pretrain {key}: adapter at {final}")
     point_latest(out, key)
+    _record(config, final, out.parent, corpus)
     return Manifest.load(final)
 
 
 def _train(config: PretrainConfig, corpus: Path, out: Path, key: str) -> None:
     with ray_session():
-        has_gpu = ray.cluster_resources().get("GPU", 0) >= config.workers
-        threads = max(1, num_cores() // config.workers)
+        has_gpu = _has_gpus(config.workers)
+        threads = threads_for(config.workers)
         trainer = TorchTrainer(
             _worker,
             train_loop_config={
@@ -88,7 +90,24 @@ def _train(config: PretrainConfig, corpus: Path, out: Path, key: str) -> None:
             run_config=RunConfig(name=key, storage_path=str(out / ".ray")),
             torch_config=TorchConfig(backend="nccl" if has_gpu else "gloo"),
         )
-        trainer.fit()
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            raise RunError(
+                f"pretraining must finish, got: {last_line(error)}; "
+                "run the same command again to go on from the last checkpoint"
+            ) from error
+
+
+def _has_gpus(num_workers: int) -> bool:
+    """Whether every worker gets a GPU; a cluster with too few of them is a mistake."""
+    num_gpus = int(ray.cluster_resources().get("GPU", 0))
+    if 0 < num_gpus < num_workers:
+        raise ConfigError(
+            f"workers must be at most the cluster's GPUs ({num_gpus}), got {num_workers}; "
+            "lower workers or add GPUs"
+        )
+    return num_gpus > 0
 
 
 def _worker(arguments: Mapping[str, Any]) -> None:
@@ -132,9 +151,13 @@ def _worker(arguments: Mapping[str, Any]) -> None:
 
 
 def _record(config: PretrainConfig, final: Path, root: Path, corpus: Path) -> None:
+    """Write the run to MLflow, once: an outage then is made up for by the next run."""
     card = load_card(final)
     losses = json.loads((final / CURVE_NAME).read_text(encoding="utf-8"))["loss"]
-    Tracker(root, "dreambooth3d-pretrain").record(
+    tracker = Tracker(root, "dreambooth3d-pretrain")
+    if tracker.find({"artifact_key": card.key}) is not None:
+        return
+    tracker.record(
         RunRecord(
             name=card.key,
             params=asdict(config),

@@ -1,5 +1,6 @@
 """Stage 1 without Ray: pairs to examples, examples to a trained reference adapter."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from dreambooth3d.model.lora import LoraAdapter, Role
 from dreambooth3d.model.names import to_peft
 from dreambooth3d.pretrain.config import PretrainConfig
 from dreambooth3d.training.engine import build_engine
-from dreambooth3d.training.loop import FitResult, Plan, Progress, fit
+from dreambooth3d.training.loop import FitResult, Plan, Progress, fit, resume_point
 from dreambooth3d.training.order import DataOrder
 from dreambooth3d.training.task import AdapterTask, BatchRules, Example, TrainBatch, build_batch
 
@@ -25,30 +26,39 @@ SCALE = 1.0
 
 
 class PairExamples:
-    """Encode pairs on first use and remember them: backbone parts run once per distinct input.
+    """Encode pairs on first use and remember the latest of them.
 
     Args:
         corpus: the pairs.
         backbone: gives codec and prompt encoder.
         side: of the square pictures, in pixels.
+        capacity: how many encoded pairs are kept in memory (8 KB each at 64 px, 0.3 MB at 512 px).
     """
 
-    def __init__(self, corpus: PairCorpus, backbone: Backbone, side: int) -> None:
+    def __init__(
+        self, corpus: PairCorpus, backbone: Backbone, side: int, *, capacity: int = 16_384
+    ) -> None:
         self._corpus = corpus
         self._backbone = backbone
         self._side = side
-        self._cache: dict[int, Example] = {}
+        self._capacity = capacity
+        self._cache: OrderedDict[int, Example] = OrderedDict()
 
     def __call__(self, index: int) -> Example:
         """Return example `index`, encoded."""
-        if index not in self._cache:
-            pair = self._corpus[index]
-            self._cache[index] = Example(
-                target_CTHW=self._encode(pair.target).transpose(0, 1),
-                references_VCHW=self._encode(pair.reference),
-                caption=self._backbone.prompts(pair.caption),
-            )
-        return self._cache[index]
+        found = self._cache.pop(index, None) or self._load(index)
+        self._cache[index] = found
+        if len(self._cache) > self._capacity:
+            self._cache.popitem(last=False)
+        return found
+
+    def _load(self, index: int) -> Example:
+        pair = self._corpus[index]
+        return Example(
+            target_CTHW=self._encode(pair.target).transpose(0, 1),
+            references_VCHW=self._encode(pair.reference),
+            caption=self._backbone.prompts(pair.caption),
+        )
 
     def blank_references(self) -> Tensor:
         """A view of nothing on white, (1, C, H, W)."""
@@ -89,12 +99,21 @@ def train_adapter(
     side = config.size or backbone.card.train_side
     examples = PairExamples(corpus, backbone, side)
     task = build_task(config, backbone)
+    plan = Plan(
+        num_steps=config.steps,
+        optim=config.optim,
+        run_key=run_key,
+        folder=folder,
+        save_every=config.save_every,
+    )
+    resume = resume_point(plan)
     engine = build_engine(
         config.strategy,
         task,
         config.optim,
         batch_share=config.batch_size // config.workers,
         precision=torch.bfloat16 if config.precision == "bf16" else torch.float32,
+        resume=resume,
     )
     order = DataOrder(num_samples=len(corpus), batch_size=config.batch_size, seed=config.seed)
     rules = BatchRules(
@@ -110,14 +129,7 @@ def train_adapter(
         draws = order.batch(step, rank=engine.rank, world_size=engine.world_size)
         return build_batch(draws, examples, rules, device=backbone.device, dtype=torch.float32)
 
-    plan = Plan(
-        num_steps=config.steps,
-        optim=config.optim,
-        run_key=run_key,
-        folder=folder,
-        save_every=config.save_every,
-    )
-    result = fit(engine, load_batch, plan, on_step=on_step)
+    result = fit(engine, load_batch, plan, resume=resume, on_step=on_step)
     weights = task.adapter_weights(engine.weights())
     return make_adapter(config, backbone, weights, corpus.key, run_key), result
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import ray
 import ray.data
-import torch
+
+from dreambooth3d.errors import ConfigError, RunError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -27,14 +28,26 @@ def ray_session(*, threads_per_worker: int = 1) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    is_joining = bool(os.environ.get("RAY_ADDRESS"))
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"RAY_ADDRESS must be a cluster's address such as host:6379 or auto, got {address!r}; "
+            "unset it, or submit the command with `ray job submit`"
+        )
+    is_joining = bool(address)
     options = {} if is_joining else {"include_dashboard": False, "num_cpus": os.cpu_count()}
-    ray.init(
-        address=None if is_joining else "local",
-        runtime_env={"env_vars": worker_environment(threads_per_worker)},
-        logging_level=logging.WARNING,
-        **options,
-    )
+    try:
+        ray.init(
+            address=None if is_joining else "local",
+            runtime_env={"env_vars": worker_environment(threads_per_worker)},
+            logging_level=logging.WARNING,
+            **options,
+        )
+    except (ConnectionError, RuntimeError) as error:
+        raise RunError(
+            f"Ray must be reachable at {address or 'this machine'}, got: {error}; "
+            "check RAY_ADDRESS and RAY_AUTH_MODE"
+        ) from error
     try:
         yield
     finally:
@@ -50,20 +63,29 @@ def quiet_data_logs() -> None:
 
 
 def worker_environment(threads: int) -> dict[str, str]:
-    """Environment of worker processes; without a GPU DeepSpeed is told so before its import."""
+    """Environment of worker processes."""
     paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
-    found = {
+    return {
         "OMP_NUM_THREADS": str(threads),
         "PYTHONPATH": os.pathsep.join(paths),
         "TOKENIZERS_PARALLELISM": "false",
         # Ray Train would print every line of a worker a second time.
         "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     }
-    if not torch.cuda.is_available():
-        found["DS_ACCELERATOR"] = "cpu"
-    return found
+
+
+def last_line(error: BaseException) -> str:
+    """The sentence of an error that came through Ray with a remote traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def num_cores() -> int:
     """CPU cores of the session's cluster."""
     return int(ray.cluster_resources().get("CPU", 1))
+
+
+def threads_for(num_workers: int) -> int:
+    """CPU threads for each of some equal workers, so that each fits on one node."""
+    nodes = [n["Resources"].get("CPU", 1) for n in ray.nodes() if n["Alive"]]
+    return max(1, min(num_cores() // max(1, num_workers), int(max(nodes))))

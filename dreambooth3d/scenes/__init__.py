@@ -15,12 +15,20 @@ from dreambooth3d.scenes.scene import (
     render_scene,
     scene_poses,
 )
-from dreambooth3d.scenes.subjects import CLASSES, Frame, Subject, make_subject, render_view
+from dreambooth3d.scenes.subjects import (
+    CLASSES,
+    FIRST_HELD_OUT_SEED,
+    Frame,
+    Subject,
+    make_subject,
+    render_view,
+)
 
 __all__ = [
     "BACKGROUNDS",
     "CLASSES",
     "COLORS",
+    "FIRST_HELD_OUT_SEED",
     "MOTIONS",
     "PATTERNS",
     "Camera",

@@ -20,6 +20,7 @@ from dreambooth3d.scenes.raster import PartStack, cast
 
 __all__ = [
     "CLASSES",
+    "FIRST_HELD_OUT_SEED",
     "Frame",
     "Subject",
     "check_name",
@@ -28,6 +29,9 @@ __all__ = [
     "render_view",
     "seeded",
 ]
+
+# Subjects from this seed on are kept for evaluation: no corpus, adapter or backbone sees them.
+FIRST_HELD_OUT_SEED = 1_000_000
 
 _BUILDERS: dict[str, Callable[[np.random.Generator], list[Part]]] = {
     "airplane": vehicles.airplane,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dreambooth3d.errors import ArtifactError, ConfigError
+from dreambooth3d.training.checkpoint import Checkpoint
 from dreambooth3d.training.optim import OptimConfig
 
 Strategy = Literal["single", "ddp", "zero2", "zero3"]
@@ -42,11 +43,6 @@ class Engine(Protocol):
     def optimizer_state(self) -> dict[str, Tensor]:
         """Full optimizer moments as `<moment>/<parameter>` (a call for every rank)."""
 
-    def restore(
-        self, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], step: int
-    ) -> None:
-        """Put a saved state back; `step` is the number of finished updates."""
-
 
 def trained_parameters(task: nn.Module) -> dict[str, nn.Parameter]:
     """Name every parameter that learns; a task without one is a mistake."""
@@ -64,13 +60,20 @@ class TorchEngine:
     """
 
     def __init__(
-        self, task: nn.Module, optim: OptimConfig, *, precision: torch.dtype = torch.float32
+        self,
+        task: nn.Module,
+        optim: OptimConfig,
+        *,
+        precision: torch.dtype = torch.float32,
+        resume: Checkpoint | None = None,
     ) -> None:
         self._task = task
         self._named = trained_parameters(task)
+        load_trained(self._named, resume)
         self._parameters = list(self._named.values())
         self._max_norm = optim.max_grad_norm
         self._optimizer = optim.build(self._parameters)
+        self._restore_moments(resume)
         self._precision = precision
         is_spread = torch.distributed.is_available() and torch.distributed.is_initialized()
         self.rank = torch.distributed.get_rank() if is_spread else 0
@@ -107,7 +110,7 @@ class TorchEngine:
 
     def mean(self, value: float) -> float:
         """Average a number over ranks."""
-        return _mean_over_ranks(value, self.world_size)
+        return _mean_over_ranks(value, self.world_size, self._parameters[0].device)
 
     def weights(self) -> dict[str, Tensor]:
         """Copy the trained weights."""
@@ -124,22 +127,17 @@ class TorchEngine:
                 state[f"{moment}/{name}"] = full.detach().cpu().float().clone()
         return state
 
-    def restore(
-        self, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], step: int
-    ) -> None:
-        """Put weights and moments back."""
-        check_state(self._named, weights, optimizer)
-        with torch.no_grad():
-            for name, parameter in self._named.items():
-                parameter.copy_(weights[name])
-                if step:
-                    self._optimizer.state[parameter] = {
-                        "step": torch.tensor(float(step)),
-                        **{
-                            moment: optimizer[f"{moment}/{name}"].to(parameter.device).clone()
-                            for moment in _MOMENTS
-                        },
-                    }
+    def _restore_moments(self, resume: Checkpoint | None) -> None:
+        if resume is None or resume.step == 0:
+            return
+        for name, parameter in self._named.items():
+            self._optimizer.state[parameter] = {
+                "step": torch.tensor(float(resume.step)),
+                **{
+                    moment: resume.optimizer[f"{moment}/{name}"].to(parameter.device).clone()
+                    for moment in _MOMENTS
+                },
+            }
 
 
 class DeepSpeedEngine:
@@ -153,22 +151,29 @@ class DeepSpeedEngine:
         stage: Literal[2, 3],
         batch_share: int,
         precision: torch.dtype = torch.float32,
+        resume: Checkpoint | None = None,
     ) -> None:
         if not torch.cuda.is_available():
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
         import deepspeed
 
         self._named = trained_parameters(task)
+        # Before DeepSpeed copies parameters into its shards, so that every copy agrees.
+        load_trained(self._named, resume)
         self._parameters = list(self._named.values())
         self._precision = precision
+        self._num_finished = 0 if resume is None else resume.step
         self._engine, *_ = deepspeed.initialize(
             model=task,
             model_parameters=self._parameters,
             optimizer=optim.build(self._parameters),
-            config=deepspeed_config(optim, stage=stage, batch_share=batch_share),
+            config=deepspeed_config(
+                optim, stage=stage, batch_share=batch_share, precision=precision
+            ),
         )
         self.rank = torch.distributed.get_rank()
         self.world_size = torch.distributed.get_world_size()
+        self._restore_moments(resume)
 
     def loss(self, batch: Any) -> Tensor:
         """Run the task under the training precision."""
@@ -181,12 +186,13 @@ class DeepSpeedEngine:
             group["lr"] = lr
         self._engine.backward(loss)
         self._engine.step()
+        self._num_finished += 1
         norm = self._engine.get_global_grad_norm()
         return float("nan") if norm is None else float(norm)
 
     def mean(self, value: float) -> float:
         """Average a number over ranks."""
-        return _mean_over_ranks(value, self.world_size)
+        return _mean_over_ranks(value, self.world_size, self._engine.device)
 
     def weights(self) -> dict[str, Tensor]:
         """Gather the fp32 master weights."""
@@ -205,7 +211,7 @@ class DeepSpeedEngine:
         )
 
         state: dict[str, Tensor] = {}
-        has_moments = self._engine.global_steps > 0
+        has_moments = self._num_finished > 0
         for name, parameter in self._named.items():
             for moment in _MOMENTS:
                 value = (
@@ -216,46 +222,41 @@ class DeepSpeedEngine:
                 state[f"{moment}/{name}"] = value.detach().cpu().float().clone()
         return state
 
-    def restore(
-        self, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], step: int
-    ) -> None:
-        """Put weights and moments back into every rank's shard."""
-        from deepspeed.utils import (
-            safe_set_full_fp32_param,
-            safe_set_full_optimizer_state,
-        )
-
-        check_state(None, weights, optimizer)
-        for name, parameter in self._named.items():
-            safe_set_full_fp32_param(parameter, weights[name])
-        if not step:
+    def _restore_moments(self, resume: Checkpoint | None) -> None:
+        """Put moments back into every rank's shard."""
+        if resume is None or resume.step == 0:
             return
-        self._make_moments()
+        from deepspeed.utils import safe_set_full_optimizer_state
+
+        self._make_moments(resume.step)
         for name, parameter in self._named.items():
             for moment in _MOMENTS:
-                safe_set_full_optimizer_state(parameter, optimizer[f"{moment}/{name}"], moment)
-        for own in self._inner_states():
-            own["step"] = torch.tensor(float(step))
-        self._engine.global_steps = step
+                value = resume.optimizer[f"{moment}/{name}"].to(parameter.device)
+                safe_set_full_optimizer_state(parameter, value, moment)
 
-    def _inner_states(self) -> list[dict[str, Any]]:
-        inner = self._engine.optimizer.optimizer
-        return [own for own in inner.state.values() if isinstance(own, dict)]
+    def _make_moments(self, step: int) -> None:
+        """Give the sharded optimizer its state tensors, as its first update would.
 
-    def _make_moments(self) -> None:
-        """Give the sharded optimizer its state tensors, as its first update would."""
-        inner = self._engine.optimizer.optimizer
-        for group in inner.param_groups:
-            for shard in group["params"]:
-                if shard not in inner.state or "exp_avg" not in inner.state[shard]:
-                    inner.state[shard] = {
-                        "step": torch.tensor(0.0),
-                        **{moment: torch.zeros_like(shard) for moment in _MOMENTS},
-                    }
+        DeepSpeed links parameters to their moments at the first step only; a resumed training needs
+        the link before it.
+        """
+        sharded = self._engine.optimizer
+        shards = (
+            sharded.fp32_partitioned_groups_flat
+            if hasattr(sharded, "fp32_partitioned_groups_flat")
+            else sharded.single_partition_of_fp32_groups
+        )
+        for shard in shards:
+            sharded.optimizer.state[shard] = {
+                "step": torch.tensor(float(step)),
+                **{moment: torch.zeros_like(shard) for moment in _MOMENTS},
+            }
+        if hasattr(sharded, "_lazy_init_hp_params_optimizer_state"):
+            sharded._lazy_init_hp_params_optimizer_state()
 
 
 def deepspeed_config(
-    optim: OptimConfig, *, stage: Literal[2, 3], batch_share: int
+    optim: OptimConfig, *, stage: Literal[2, 3], batch_share: int, precision: torch.dtype
 ) -> dict[str, Any]:
     """Build DeepSpeed's configuration; the optimizer object is given apart."""
     zero: dict[str, Any] = {"stage": stage, "overlap_comm": False, "contiguous_gradients": True}
@@ -268,6 +269,8 @@ def deepspeed_config(
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
+        # DeepSpeed switches an outer autocast off unless it is told of it.
+        "torch_autocast": {"enabled": precision == torch.bfloat16, "dtype": "bfloat16"},
         "steps_per_print": 10**9,
     }
 
@@ -279,10 +282,14 @@ def build_engine(
     *,
     batch_share: int,
     precision: torch.dtype = torch.float32,
+    resume: Checkpoint | None = None,
 ) -> Engine:
-    """Build an engine by name; `batch_share` is the rows of a batch on this rank."""
+    """Build an engine by name, at the start or where a checkpoint ends.
+
+    `batch_share` is the rows of a batch on this rank.
+    """
     if strategy in ("single", "ddp"):
-        return TorchEngine(task, optim, precision=precision)
+        return TorchEngine(task, optim, precision=precision, resume=resume)
     if strategy in ("zero2", "zero3"):
         return DeepSpeedEngine(
             task,
@@ -290,6 +297,7 @@ def build_engine(
             stage=2 if strategy == "zero2" else 3,
             batch_share=batch_share,
             precision=precision,
+            resume=resume,
         )
     raise ConfigError(
         f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}; choose one"
@@ -303,23 +311,29 @@ def autocast(device: str, precision: torch.dtype) -> AbstractContextManager[obje
     return torch.autocast(device, dtype=precision)
 
 
-def check_state(
-    named: Mapping[str, nn.Parameter] | None,
-    weights: Mapping[str, Tensor],
-    optimizer: Mapping[str, Tensor],
-) -> None:
-    """Refuse a state of another model; a partly restored training would be silently wrong."""
-    expected = {f"{moment}/{name}" for moment in _MOMENTS for name in weights}
-    if set(optimizer) != expected or (named is not None and set(named) != set(weights)):
+def load_trained(named: Mapping[str, nn.Parameter], resume: Checkpoint | None) -> None:
+    """Copy a checkpoint's weights into a task.
+
+    Raises:
+        ArtifactError: it holds other parameters; a partly restored training would be silently
+            wrong.
+    """
+    if resume is None:
+        return
+    moments = {f"{moment}/{name}" for moment in _MOMENTS for name in named}
+    if set(resume.weights) != set(named) or set(resume.optimizer) != moments:
         raise ArtifactError(
             "a checkpoint must hold the weights and moments of exactly the trained parameters, "
-            "got other names; it belongs to another configuration, start in another folder"
+            "got other names; it belongs to another configuration, use another --out"
         )
+    with torch.no_grad():
+        for name, parameter in named.items():
+            parameter.copy_(resume.weights[name])
 
 
-def _mean_over_ranks(value: float, world_size: int) -> float:
+def _mean_over_ranks(value: float, world_size: int, device: torch.device) -> float:
     if world_size == 1:
         return value
-    total = torch.tensor(value, dtype=torch.float64)
+    total = torch.tensor(value, dtype=torch.float64, device=device)
     torch.distributed.all_reduce(total)
     return float(total) / world_size

@@ -62,25 +62,32 @@ class FitResult:
     seconds: float
 
 
+def resume_point(plan: Plan) -> Checkpoint | None:
+    """Find where an interrupted run of this plan ended; None starts from the beginning."""
+    return None if plan.folder is None else load_checkpoint(plan.folder, run_key=plan.run_key)
+
+
 def fit(
     engine: Engine,
     load_batch: Callable[[int], Any],
     plan: Plan,
     *,
+    resume: Checkpoint | None = None,
     on_step: Callable[[Progress], None] | None = None,
 ) -> FitResult:
-    """Train from the newest checkpoint of `plan.folder`, or from the start.
+    """Train from where `resume` ended, or from the start.
 
     Args:
         engine: owns weights and optimizer.
         load_batch: this rank's slice of batch `step`; a pure function of the step.
         plan: length, optimizer, checkpoints.
+        resume: the checkpoint that the engine was built with.
         on_step: told after every update on every rank.
 
     Raises:
         RunError: the loss stopped being a number; the last checkpoint is kept.
     """
-    losses = _resume(engine, plan)
+    losses = [] if resume is None else list(resume.losses)
     first = len(losses)
     started = time.monotonic()
     for step in range(first, plan.num_steps):
@@ -110,16 +117,6 @@ def fit(
         if plan.folder is not None and (is_last or (step + 1) % plan.save_every == 0):
             _save(engine, plan, losses)
     return FitResult(losses=tuple(losses), first_step=first, seconds=time.monotonic() - started)
-
-
-def _resume(engine: Engine, plan: Plan) -> list[float]:
-    if plan.folder is None:
-        return []
-    checkpoint = load_checkpoint(plan.folder, run_key=plan.run_key)
-    if checkpoint is None:
-        return []
-    engine.restore(checkpoint.weights, checkpoint.optimizer, checkpoint.step)
-    return list(checkpoint.losses)
 
 
 def _save(engine: Engine, plan: Plan, losses: list[float]) -> None:

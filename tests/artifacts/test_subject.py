@@ -211,12 +211,13 @@ def test_check_images_is_silent_about_good_pictures(tmp_path: Path) -> None:
     [
         ("a mug", ("a mug", None, "")),
         ("a [sks mug] on a desk", ("a ", "sks mug", " on a desk")),
-        ("[my very own mug]", ("", "my very own mug", "")),
+        ("[my own mug] here", ("", "my own mug", " here")),
+        ("a [RHS Mug]", ("a ", "RHS Mug", "")),
     ],
 )
 def test_prompts_are_cut_at_their_brackets(text: str, parts: tuple[str, str | None, str]) -> None:
     before, span, after = parts
-    found = parse_prompt(text, class_noun="mug")
+    found = parse_prompt(text, class_noun="mug", trigger="my own")
     assert found == PromptParts(before=before, span=span, after=after)
     assert found.text == text.replace("[", "").replace("]", "")
 
@@ -229,7 +230,9 @@ def test_brackets_come_as_one_pair(text: str) -> None:
         parse_prompt(text)
 
 
-@pytest.mark.parametrize("text", ["a [sks cup]", "a [mug]", "a []", "a [ ]", "a [mug sks]"])
+@pytest.mark.parametrize(
+    "text", ["a [sks cup]", "a [red sks mug]", "a [mug]", "a []", "a [ ]", "a [mug sks]"]
+)
 def test_unknown_brackets_are_refused(text: str) -> None:
     with pytest.raises(InputError, match=r"unknown prompt bracket: it must be \[<trigger> mug\]"):
         parse_prompt(text, class_noun="mug")

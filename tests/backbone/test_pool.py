@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dreambooth3d.backbone.config import HELD_OUT_SEEDS, BackboneTrainConfig
+from dreambooth3d.backbone.config import BackboneTrainConfig
 from dreambooth3d.backbone.pool import ensure_pool, held_out_specs, training_specs
+from dreambooth3d.scenes import FIRST_HELD_OUT_SEED
 
 
 def test_pool_is_rendered_once(config: BackboneTrainConfig, tmp_path: Path) -> None:
@@ -40,8 +41,8 @@ def test_references_are_on_white(config: BackboneTrainConfig, tmp_path: Path) ->
 
 def test_held_out_seeds_are_apart(config: BackboneTrainConfig) -> None:
     large = replace(config, num_clips=100_000, num_images=100_000, num_references=100_000)
-    assert max(s.first_seed + s.num_scenes for s in training_specs(large)) < HELD_OUT_SEEDS
-    assert min(s.first_seed for s in held_out_specs(config)) >= HELD_OUT_SEEDS
+    assert max(s.first_seed + s.num_scenes for s in training_specs(large)) < FIRST_HELD_OUT_SEED
+    assert min(s.first_seed for s in held_out_specs(config)) >= FIRST_HELD_OUT_SEED
     ranges = [(s.first_seed, s.first_seed + s.num_scenes) for s in training_specs(large)]
     ranges.sort()
     assert all(end <= start for (_, end), (start, _) in pairwise(ranges))

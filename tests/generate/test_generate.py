@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from dreambooth3d.artifacts.adapter import Adapter, AdapterCard, save_adapter
-from dreambooth3d.errors import AdapterError, ConfigError
+from dreambooth3d.errors import AdapterError, ConfigError, InputError
 from dreambooth3d.generate.config import GenerateConfig
 from dreambooth3d.generate.generate import (
     ClipRequest,
@@ -150,6 +150,8 @@ def test_foreign_adapters_are_refused(backbone: Backbone, tmp_path: Path) -> Non
         ("a sks mug on a desk", "a [sks mug] on a desk"),
         ("a [sks mug] on a desk", "a [sks mug] on a desk"),
         ("a [rhs mug] on a desk", "a [sks mug] on a desk"),
+        ("A Sks Mug on a desk", "A [sks mug] on a desk"),
+        ("two sks mugs", "two sks mugs"),
         ("a desk", "a desk"),
     ],
 )
@@ -161,7 +163,7 @@ def test_the_subject_is_marked_where_it_is_named(
 
 @pytest.mark.parametrize("prompt", ["a [red lamp]", "a [sks mug", "a [[sks mug]]", "[a] [b]", "[]"])
 def test_unknown_brackets_are_refused(backbone: Backbone, prompt: str) -> None:
-    with pytest.raises(ConfigError, match="bracket"):
+    with pytest.raises(InputError, match="bracket"):
         mark_subject(prompt, card(backbone))
 
 

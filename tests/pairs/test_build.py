@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from dreambooth3d.pairs.build import FIRST_HELD_OUT_SEED, build_pair, build_pairs
+from dreambooth3d.pairs.build import build_pair, build_pairs
 from dreambooth3d.pairs.config import PairsConfig
+from dreambooth3d.scenes import FIRST_HELD_OUT_SEED
 
 CONFIG = PairsConfig(samples=10, samples_per_shard=4, pairs_per_subject=2, size=32)
 

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -5,9 +7,9 @@ import torch
 from torch import nn
 
 from dreambooth3d.errors import ArtifactError, ConfigError, RunError
-from dreambooth3d.training.checkpoint import load_checkpoint
+from dreambooth3d.training.checkpoint import Checkpoint, load_checkpoint
 from dreambooth3d.training.engine import TorchEngine, build_engine
-from dreambooth3d.training.loop import Plan, Progress, fit, format_seconds
+from dreambooth3d.training.loop import FitResult, Plan, Progress, fit, format_seconds, resume_point
 from dreambooth3d.training.optim import OptimConfig
 
 
@@ -36,8 +38,17 @@ def plan(folder: Path | None, steps: int = 12, **optim: float) -> Plan:
     )  # fmt: skip
 
 
-def make_engine() -> TorchEngine:
-    return TorchEngine(Line(), plan(None).optim)
+def make_engine(resume: Checkpoint | None = None) -> TorchEngine:
+    return TorchEngine(Line(), plan(None).optim, resume=resume)
+
+
+def go_on(
+    folder: Path, on_step: Callable[[Progress], None] | None = None
+) -> tuple[TorchEngine, FitResult]:
+    """Train as a stage does: from the newest checkpoint, if there is one."""
+    resume = resume_point(plan(folder))
+    engine = make_engine(resume)
+    return engine, fit(engine, batch, plan(folder), resume=resume, on_step=on_step)
 
 
 def test_it_learns_and_reports_every_step() -> None:
@@ -64,9 +75,8 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(
             raise KilledError
 
     with pytest.raises(KilledError):
-        fit(make_engine(), batch, plan(tmp_path), on_step=stop)
-    again = make_engine()
-    resumed = fit(again, batch, plan(tmp_path))
+        go_on(tmp_path, stop)
+    again, resumed = go_on(tmp_path)
     assert resumed.first_step == (stopped_after - 1) // 4 * 4
     assert resumed.losses == expected.losses
     for name, weight in whole.weights().items():
@@ -76,22 +86,30 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(
 
 
 def test_a_finished_run_trains_no_further(tmp_path: Path) -> None:
-    fit(make_engine(), batch, plan(tmp_path))
+    go_on(tmp_path)
     seen: list[Progress] = []
-    result = fit(make_engine(), batch, plan(tmp_path), on_step=seen.append)
+    _, result = go_on(tmp_path, seen.append)
     assert seen == []
     assert len(result.losses) == 12
     assert len(list(tmp_path.glob("step-*"))) == 2
 
 
 def test_a_checkpoint_of_another_run_or_damaged_is_refused(tmp_path: Path) -> None:
-    fit(make_engine(), batch, plan(tmp_path))
+    go_on(tmp_path)
     with pytest.raises(ArtifactError, match="must belong to run other, got run"):
         load_checkpoint(tmp_path, run_key="other")
     newest = sorted(tmp_path.glob("step-*"))[-1]
     (newest / "weights.safetensors").write_bytes(b"x" * 20)
     with pytest.raises(ArtifactError, match=newest.name):
         load_checkpoint(tmp_path, run_key="run")
+
+
+def test_a_checkpoint_of_other_parameters_is_refused(tmp_path: Path) -> None:
+    go_on(tmp_path)
+    found = load_checkpoint(tmp_path, run_key="run")
+    assert found is not None
+    with pytest.raises(ArtifactError, match="exactly the trained parameters"):
+        make_engine(replace(found, weights={"other": torch.zeros(1)}))
 
 
 def test_a_loss_that_is_no_number_stops_with_the_checkpoint_kept(tmp_path: Path) -> None:

@@ -1,0 +1,99 @@
+"""Every engine trains the same numbers, and resumes them."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed, multiprocessing, nn
+
+from dreambooth3d.training.engine import Engine, TorchEngine, build_engine
+from dreambooth3d.training.loop import FitResult, Plan, fit, resume_point
+from dreambooth3d.training.optim import OptimConfig
+from tests.training.test_loop import Line, batch
+
+OPTIM = OptimConfig(lr=0.05, schedule="cosine", warmup_steps=2, max_grad_norm=1.0)
+
+
+@pytest.fixture(scope="module")
+def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A process group of one, as a Ray Train worker has it."""
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    store = tmp_path_factory.mktemp("group") / "store"
+    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        os.environ.pop(name, None)
+
+
+def train(
+    strategy: str, folder: Path | None = None, *, stop_after: int = 12
+) -> tuple[Engine, FitResult]:
+    plan = Plan(num_steps=12, optim=OPTIM, run_key="run", folder=folder, save_every=4)
+    resume = resume_point(plan)
+    engine = build_engine(strategy, Line(), OPTIM, batch_share=8, resume=resume)  # type: ignore[arg-type]
+
+    def stop(progress: object) -> None:
+        if getattr(progress, "step", 0) == stop_after != 12:
+            raise KeyboardInterrupt
+
+    return engine, fit(engine, batch, plan, resume=resume, on_step=stop)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero3"])
+def test_losses_and_weights_are_those_of_plain_pytorch(process_group: None, strategy: str) -> None:
+    plain, expected = train("single")
+    engine, result = train(strategy)
+    assert result.losses == pytest.approx(expected.losses, rel=1e-5)
+    for name, weight in plain.weights().items():
+        torch.testing.assert_close(engine.weights()[name], weight, atol=1e-6, rtol=1e-5)
+    for name, moment in plain.optimizer_state().items():
+        torch.testing.assert_close(engine.optimizer_state()[name], moment, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("strategy", ["zero2", "zero3"])
+def test_deepspeed_resumes_where_it_was_killed(
+    process_group: None, strategy: str, tmp_path: Path
+) -> None:
+    _, expected = train(strategy)
+    with pytest.raises(KeyboardInterrupt):
+        train(strategy, tmp_path, stop_after=6)
+    _, result = train(strategy, tmp_path)
+    assert result.first_step == 4
+    assert result.losses == pytest.approx(expected.losses, rel=1e-6)
+
+
+@pytest.mark.parametrize(("first", "then"), [("zero2", "single"), ("single", "zero3")])
+def test_a_checkpoint_does_not_know_its_engine(
+    process_group: None, first: str, then: str, tmp_path: Path
+) -> None:
+    _, expected = train("single")
+    with pytest.raises(KeyboardInterrupt):
+        train(first, tmp_path, stop_after=9)
+    _, result = train(then, tmp_path)
+    assert result.first_step == 8
+    assert result.losses == pytest.approx(expected.losses, rel=1e-5)
+
+
+def _rank(rank: int, store: str, losses: multiprocessing.SimpleQueue) -> None:  # type: ignore[type-arg]
+    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    engine = TorchEngine(Line(), OPTIM)
+
+    def half(step: int) -> torch.Tensor:
+        return batch(step)[4 * rank : 4 * rank + 4]
+
+    result = fit(engine, half, Plan(num_steps=12, optim=OPTIM, run_key="run"))
+    if rank == 0:
+        losses.put(result.losses)
+    distributed.destroy_process_group()
+
+
+def test_two_workers_train_as_one(tmp_path: Path) -> None:
+    losses = multiprocessing.get_context("spawn").SimpleQueue()
+    multiprocessing.spawn(_rank, args=(str(tmp_path / "store"), losses), nprocs=2)
+    task: nn.Module = Line()
+    expected = fit(TorchEngine(task, OPTIM), batch, Plan(num_steps=12, optim=OPTIM, run_key="x"))
+    assert losses.get() == pytest.approx(expected.losses, rel=1e-5)
