@@ -18,6 +18,14 @@ from urllib.request import Request, urlopen
 from dreambooth3d.errors import RunError
 
 ROOT = Path(__file__).resolve().parents[1]
+# What `serve run serve.app:app` does, but for the port.
+_CONFIG = """http_options:
+  host: 127.0.0.1
+  port: {port}
+applications:
+  - name: default
+    import_path: serve.app:app
+"""
 _START_SECONDS, _CLIP_SECONDS = 180.0, 600.0
 
 
@@ -89,14 +97,16 @@ class Client:
 
 @contextmanager
 def serving(runs: Path) -> Iterator[Client]:
-    """Run `serve run serve.app:app` on a free port over the adapters below `runs`."""
+    """Run `serve.app:app` under Ray Serve on a free port, over the adapters below `runs`."""
     port = _free_port()
     environment = os.environ | {
         "DREAMBOOTH3D_RUNS": str(runs),
         "PYTHONPATH": str(ROOT),
     }
-    script = str(Path(sys.executable).parent / "serve")
-    command = [script, "run", "serve.app:app", "--http-port", str(port)]
+    config = runs / "serve.yaml"
+    config.write_text(_CONFIG.format(port=port), encoding="utf-8")
+    command = [str(Path(sys.executable).parent / "serve"), "run", str(config)]
+    print(f"\n== serve run {config}", flush=True)
     log = runs / "serve.log"
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(

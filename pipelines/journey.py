@@ -29,7 +29,6 @@ def run_journey(recipe: str, subjects: Path, out: Path) -> None:
     orders = [
         Order(subject=s.id, prompt=_prompt_of(s), seed=index) for index, s in enumerate(table)
     ]
-    print("\n== serve run serve.app:app", flush=True)
     with serving(out) as client:
         client.make_clips(orders, out / "served")
     _run(["evaluate.py", "--out", str(out), "--clips", str(out / "served")])

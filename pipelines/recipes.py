@@ -36,12 +36,12 @@ RECIPES = {
     ),
     "demo": Recipe(
         summary="tiny, shorter: what `make demo` runs",
-        pairs=PairsConfig(samples=768),
+        pairs=PairsConfig(samples=1024),
         pretrain=PretrainConfig(
-            steps=160, batch_size=16, lr=1e-3, warmup_steps=20, schedule="cosine", save_every=80
+            steps=320, batch_size=16, lr=1e-3, warmup_steps=20, schedule="cosine", save_every=80
         ),
         personalize=PersonalizeConfig(
-            steps=80, batch_size=2, lr=1e-3, warmup_steps=10, schedule="cosine"
+            steps=120, batch_size=2, lr=1e-3, warmup_steps=10, schedule="cosine"
         ),
         generate=GenerateConfig(steps=20, guidance_scale=4.0),
     ),

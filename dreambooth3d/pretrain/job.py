@@ -1,7 +1,6 @@
 """Stage 1 on Ray Train: workers train together, the first one publishes the adapter."""
 
 import json
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from dreambooth3d.model.backbone import localize, read_card
 from dreambooth3d.pretrain.config import PretrainConfig
 from dreambooth3d.pretrain.pretrain import train_adapter
 from dreambooth3d.runtime.backbones import warm_backbone
+from dreambooth3d.runtime.relay import relayed
 from dreambooth3d.runtime.session import last_line, ray_session, threads_for
 from dreambooth3d.runtime.tracking import RunRecord, Tracker
 from dreambooth3d.training.loop import Progress
@@ -62,15 +62,17 @@ def run(
         report(f"pretrain {key}: already trained, nothing to do")
     else:
         PairCorpus.open(corpus, verify=True)
-        _train(config, corpus, out.resolve(), key)
+        _train(config, corpus, out.resolve(), key, report)
         report(f"pretrain {key}: adapter at {final}")
     point_latest(out, key)
     _record(config, final, out.parent, corpus)
     return Manifest.load(final)
 
 
-def _train(config: PretrainConfig, corpus: Path, out: Path, key: str) -> None:
-    with ray_session():
+def _train(
+    config: PretrainConfig, corpus: Path, out: Path, key: str, report: Callable[[str], None]
+) -> None:
+    with ray_session(), relayed(report) as lines:
         has_gpu = _has_gpus(config.workers)
         threads = threads_for(config.workers)
         trainer = TorchTrainer(
@@ -81,6 +83,7 @@ def _train(config: PretrainConfig, corpus: Path, out: Path, key: str) -> None:
                 "out": str(out),
                 "key": key,
                 "threads": threads,
+                "lines": lines,
             },
             scaling_config=ScalingConfig(
                 num_workers=config.workers,
@@ -115,7 +118,6 @@ def _worker(arguments: Mapping[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(int(arguments["threads"]))
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
     config = PretrainConfig(**arguments["config"])
     out, key = Path(arguments["out"]), str(arguments["key"])
     context = ray.train.get_context()
@@ -125,7 +127,7 @@ def _worker(arguments: Mapping[str, Any]) -> None:
         if is_due:
             ray.train.report({"step": progress.step, "loss": progress.loss})
         if is_due and context.get_world_rank() == 0:
-            print(f"pretrain: {progress.line()}", flush=True)
+            arguments["lines"].put(f"pretrain: {progress.line()}")
 
     corpus = PairCorpus.open(Path(arguments["corpus"]))
     adapter, result = train_adapter(

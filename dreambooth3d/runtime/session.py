@@ -40,7 +40,9 @@ def ray_session(*, threads_per_worker: int = 1) -> Iterator[None]:
         ray.init(
             address=None if is_joining else "local",
             runtime_env={"env_vars": worker_environment(threads_per_worker)},
-            logging_level=logging.WARNING,
+            logging_level=logging.ERROR,
+            # Stages report their own progress; worker logs stay in the session's folder.
+            log_to_driver=False,
             **options,
         )
     except (ConnectionError, RuntimeError) as error:
@@ -69,8 +71,6 @@ def worker_environment(threads: int) -> dict[str, str]:
         "OMP_NUM_THREADS": str(threads),
         "PYTHONPATH": os.pathsep.join(paths),
         "TOKENIZERS_PARALLELISM": "false",
-        # Ray Train would print every line of a worker a second time.
-        "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     }
 
 

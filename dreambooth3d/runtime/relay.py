@@ -1,0 +1,33 @@
+"""Lines from worker processes to the driver's report, without the cluster's own log."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ray.util.queue import Empty, Queue
+
+_POLL_SECONDS = 0.5
+
+
+@contextmanager
+def relayed(report: Callable[[str], None]) -> Iterator[Queue]:
+    """Hold a queue open whose lines are reported as they come; all of them before it closes."""
+    queue = Queue(actor_options={"num_cpus": 0})
+    is_over = threading.Event()
+
+    def pump() -> None:
+        while True:
+            try:
+                report(queue.get(timeout=_POLL_SECONDS))
+            except Empty:
+                if is_over.is_set():
+                    return
+
+    thread = threading.Thread(target=pump, name="relay", daemon=True)
+    thread.start()
+    try:
+        yield queue
+    finally:
+        is_over.set()
+        thread.join()
+        queue.shutdown()
