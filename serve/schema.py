@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from dreambooth3d.artifacts.adapter import AdapterCard
 from dreambooth3d.artifacts.jsonfile import JsonValue, read_json
-from dreambooth3d.errors import AdapterError, ConfigError
+from dreambooth3d.errors import AdapterError, ConfigError, InputError
 from dreambooth3d.generate.config import GenerateConfig
 from dreambooth3d.generate.generate import mark_subject
 from dreambooth3d.model.backbone import BackboneCard
@@ -359,7 +359,7 @@ def _check_prompt(asked: VideoCreate, adapter: AdapterCard | None) -> None:
                     f"[{marked.text[slice(*marked.span)]}] without one; "
                     "choose a subject or leave the brackets out"
                 )
-        except ConfigError as error:
+        except (ConfigError, InputError) as error:
             raise ApiError(400, "invalid_prompt", str(error), param=param) from error
 
 

@@ -21,7 +21,9 @@ def test_pool_is_rendered_once(config: BackboneTrainConfig, tmp_path: Path) -> N
 
 def test_other_settings_render_again(config: BackboneTrainConfig, tmp_path: Path) -> None:
     ensure_pool(training_specs(config), tmp_path, workers=1)
-    larger = ensure_pool(training_specs(replace(config, size=24)), tmp_path, workers=1)
+    larger = ensure_pool(
+        training_specs(replace(config, size=24, batch_tokens=64)), tmp_path, workers=1
+    )
     assert larger.of_kind("image")[0].pixels.shape[2] == 24
 
 

@@ -158,7 +158,10 @@ def test_bad_values_are_400_and_name_the_field(fields: dict[str, Any], param: st
     ("fields", "sentence"),
     [
         ({"prompt": "a [sks mug]"}, "got [sks mug] without one"),
-        ({"prompt": "a [sks dog] runs", "subject": "mug"}, "must name the subject as [sks mug]"),
+        (
+            {"prompt": "a [sks dog] runs", "subject": "mug"},
+            "it must be [<trigger> mug], got [sks dog]",
+        ),
         ({"prompt": "a [sks mug", "subject": "mug"}, "at most one"),
         ({"prompt": "[sks mug] and [sks mug]", "subject": "mug"}, "at most one"),
         ({"negative_prompt": "[sks mug]", "subject": "mug"}, "brackets in negative_prompt"),
