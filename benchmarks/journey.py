@@ -20,9 +20,10 @@ from benchmarks.rows import Row, RowSkippedError
 from dreambooth3d.artifacts.adapter import load_adapter
 from dreambooth3d.artifacts.clip import read_clip
 from dreambooth3d.model.backbone import Backbone, load_backbone
-from dreambooth3d.model.forward import Routes, denoise
+from dreambooth3d.model.forward import denoise
 from dreambooth3d.model.lora import LoraAdapter, Role, RowLoras
 from dreambooth3d.model.parity import check_file
+from dreambooth3d.model.routing import Routes
 from dreambooth3d.pairs.subjects import photograph
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,7 +19,7 @@ import torch
 from sqlalchemy.exc import SQLAlchemyError
 
 from dreambooth3d.artifacts.jsonfile import JsonValue
-from dreambooth3d.errors import ArtifactError, RunError
+from dreambooth3d.errors import ArtifactError, Dreambooth3dError, RunError
 from dreambooth3d.generate.generate import (
     ClipRequest,
     Frames,
@@ -38,6 +38,19 @@ from serve.settings import ServeSettings
 from serve.subjects import SubjectCatalog
 
 _logger = logging.getLogger(__name__)
+# What a bad job, a damaged adapter or a full device raises in the model: it must stay in its batch.
+_BATCH_FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    Dreambooth3dError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 _RETRY_S = 1.0
 _ABORT_S = 5.0
 
@@ -235,7 +248,7 @@ class Engine:
             )
         except SQLAlchemyError:
             raise
-        except Exception as error:  # any bug or bad job may surface here and must stay in it
+        except _BATCH_FAILURES as error:
             _logger.exception("batch of %s", [row.job.id for row in rows])
             self._recover(token, rows, error)
             return

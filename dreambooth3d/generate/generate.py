@@ -24,9 +24,10 @@ from dreambooth3d.diffusion.sampler import euler_step, flow_sigmas, guide
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.generate.config import GenerateConfig
 from dreambooth3d.model.backbone import Backbone, BackboneCard
-from dreambooth3d.model.forward import ReferenceKV, Routes, TextScope, denoise, encode_references
+from dreambooth3d.model.forward import ReferenceKV, denoise, encode_references
 from dreambooth3d.model.lora import LoraAdapter, LoraSource, Role, RowLoras
 from dreambooth3d.model.names import from_peft
+from dreambooth3d.model.routing import Routes, TextScope
 from dreambooth3d.model.texts import TextStates
 
 Frames = NDArray[np.uint8]

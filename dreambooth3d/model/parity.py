@@ -17,9 +17,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from dreambooth3d.errors import ArtifactError, Dreambooth3dError
-from dreambooth3d.model.forward import Routes, denoise
+from dreambooth3d.model.forward import denoise
 from dreambooth3d.model.lora import LoraAdapter, Role
 from dreambooth3d.model.names import from_published, to_published
+from dreambooth3d.model.routing import Routes
 from dreambooth3d.model.texts import TextStates
 
 TOLERANCE = 1e-5

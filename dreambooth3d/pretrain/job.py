@@ -1,6 +1,7 @@
 """Stage 1 on Ray Train: workers train together, the first one publishes the adapter."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -150,6 +151,7 @@ def _worker(arguments: Mapping[str, Any]) -> None:
                 parents=card.parents,
                 outputs={"weights_sha256": card.weights_sha256, "curve": CURVE_NAME},
             ).save(aside)
+        shutil.rmtree(out / ".checkpoints" / key, ignore_errors=True)
 
 
 def _record(config: PretrainConfig, final: Path, root: Path, corpus: Path) -> None:

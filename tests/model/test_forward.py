@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from dreambooth3d.errors import ConfigError
-from dreambooth3d.model.forward import Routes, denoise, encode_references
+from dreambooth3d.model.forward import denoise, encode_references
 from dreambooth3d.model.lora import LoraAdapter, RowLoras
+from dreambooth3d.model.routing import Routes
 from dreambooth3d.model.texts import TextStates
 from tests.model.conftest import CHANNELS, GLYPH_DIM, TEXT_DIM, latents, references, text
 

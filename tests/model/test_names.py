@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from dreambooth3d.errors import AdapterError
-from dreambooth3d.model.forward import Routes, denoise
+from dreambooth3d.model.forward import denoise
 from dreambooth3d.model.lora import LoraAdapter, RowLoras
 from dreambooth3d.model.names import (
     export_published,
@@ -19,6 +19,7 @@ from dreambooth3d.model.names import (
     to_peft,
     to_published,
 )
+from dreambooth3d.model.routing import Routes
 from tests.model.conftest import latents, text
 
 MakeLora = Callable[..., LoraAdapter]
