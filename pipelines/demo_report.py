@@ -24,8 +24,9 @@ def report_demo(out: Path, *, seconds: float) -> Path:
         results = list(csv.DictReader(file))
     scores = json.loads((out / "evaluate" / "report.json").read_text(encoding="utf-8"))
     identity = {s["subject"]: s for s in scores["data"]["scores"]}
-    rows = tuple(_row(result, identity[result["subject"]], out) for result in results)
+    rows = tuple(_row(result, identity[result["subject"]]) for result in results)
     _print_table(rows)
+    print(f"(clips are below {out})")
     sheet = _contact_sheet(out, batch, [result["subject"] for result in results])
     clips = [
         Figure(
@@ -60,14 +61,14 @@ def report_demo(out: Path, *, seconds: float) -> Path:
     return page
 
 
-def _row(result: dict[str, str], score: dict[str, Any], out: Path) -> tuple[str, ...]:
+def _row(result: dict[str, str], score: dict[str, Any]) -> tuple[str, ...]:
     return (
         result["subject"],
         result["steps"],
         f"{float(result['first_loss']):.4f} -> {float(result['last_loss']):.4f}",
         f"{score['identity']:.3f}",
         result["sha256"][:12],
-        str(out / "served" / score["clip"]),
+        f"served/{score['clip']}",
     )
 
 

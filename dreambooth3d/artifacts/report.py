@@ -32,6 +32,7 @@ td { vertical-align: middle; text-align: left }
 td.number { text-align: right; font-variant-numeric: tabular-nums }
 td img { display: block; max-height: 9rem }
 figure { margin: 1.5rem 0 } figure img, figure video { max-width: 100%; border: 1px solid #ddd }
+figure video { min-width: 16rem }
 figcaption { color: #555; max-width: 46rem }
 """
 _POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
