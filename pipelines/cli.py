@@ -11,28 +11,35 @@ from dreambooth3d.errors import Dreambooth3dError
 from pipelines.recipes import RECIPES
 
 
-def parser(summary: str, examples: Sequence[str]) -> argparse.ArgumentParser:
-    """Build a parser with the arguments every stage has, and examples in its help."""
+def parser(
+    summary: str, examples: Sequence[str], *, has_settings: bool = True
+) -> argparse.ArgumentParser:
+    """Build a parser with the arguments every stage has, and examples in its help.
+
+    A command that only puts others together has no settings of its own.
+    """
     recipes = "\n".join(f"  {name:8} {recipe.summary}" for name, recipe in RECIPES.items())
+    shown = "examples:\n" + "\n".join(f"  {example}" for example in examples)
     found = argparse.ArgumentParser(
         description=summary,
-        epilog="examples:\n" + "\n".join(f"  {e}" for e in examples) + f"\n\nrecipes:\n{recipes}",
+        epilog=f"{shown}\n\nrecipes:\n{recipes}" if has_settings else shown,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    found.add_argument("--recipe", default="tiny", help="complete settings by name (default: tiny)")
-    found.add_argument(
-        "--set",
-        dest="settings",
-        metavar="name=value",
-        action="append",
-        default=[],
-        help="change one setting of the recipe; may be given again",
-    )
+    if has_settings:
+        found.add_argument("--recipe", default="tiny", help="settings by name (default: tiny)")
+        found.add_argument(
+            "--set",
+            dest="settings",
+            metavar="name=value",
+            action="append",
+            default=[],
+            help="change one setting of the recipe; may be given again",
+        )
     found.add_argument(
         "--out",
         type=Path,
         default=Path("runs"),
-        help="folder of all artifacts; each stage has its own in it (default: runs)",
+        help="folder of all artifacts; each stage has its own in it (default: %(default)s)",
     )
     found.add_argument(
         "--dry-run", action="store_true", help="print the resolved plan and do nothing"

@@ -5,15 +5,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dreambooth3d.artifacts.key import latest
 from dreambooth3d.evaluate import job
 from dreambooth3d.evaluate.config import EvaluateConfig
 from pipelines.cli import guarded, parser, print_plan
+from pipelines.samples import adapters_by_subject
 from pipelines.settings import apply_settings
 
 EXAMPLES = (
     "python pipelines/evaluate.py",
-    "python pipelines/evaluate.py --clips runs/clips --adapters runs/personalize/KEY/adapters",
+    "python pipelines/evaluate.py --clips my/clips --adapters my/adapters",
 )
 
 
@@ -21,13 +21,16 @@ def main(arguments: list[str]) -> int:
     """Write OUT/evaluate/index.html and report.json."""
     command = parser(__doc__ or "", EXAMPLES)
     command.add_argument("--clips", type=Path, help="folder of clips (default: OUT/clips)")
-    command.add_argument("--adapters", type=Path, help="subject adapters (default: newest batch)")
+    command.add_argument(
+        "--adapters", type=Path, help="folder of subject adapters (default: all in OUT)"
+    )
     given = command.parse_args(arguments)
     config = apply_settings(EvaluateConfig(), given.settings)
     clips = given.clips or given.out / "clips"
-    made_by = "python pipelines/personalize_batch.py subjects.csv"
-    adapters = given.adapters or (
-        latest(given.out / "personalize", what="subject adapters", made_by=made_by) / "adapters"
+    adapters = (
+        {folder.name: folder for folder in sorted(given.adapters.iterdir())}
+        if given.adapters
+        else adapters_by_subject(given.out)
     )
     if given.dry_run:
         found = [str(clip) for clip, _ in job.find_clips(clips, adapters)]

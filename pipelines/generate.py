@@ -5,10 +5,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dreambooth3d.artifacts.key import latest
 from dreambooth3d.generate import job
 from pipelines.cli import guarded, parser, print_plan
 from pipelines.recipes import find_recipe
+from pipelines.samples import adapter_of
 from pipelines.settings import apply_settings
 
 EXAMPLES = (
@@ -23,15 +23,11 @@ def main(arguments: list[str]) -> int:
     command = parser(__doc__ or "", EXAMPLES)
     which = command.add_mutually_exclusive_group()
     which.add_argument("--adapter", type=Path, help="adapter folder (default: none)")
-    which.add_argument("--subject", help="subject of the newest batch in OUT")
+    which.add_argument("--subject", help="a subject that was personalized in OUT")
     command.add_argument("--prompt", action="append", required=True, help="may be given again")
     given = command.parse_args(arguments)
     config = apply_settings(find_recipe(given.recipe).generate, given.settings)
-    adapter = given.adapter
-    if given.subject:
-        made_by = "python pipelines/personalize_batch.py subjects.csv"
-        batch = latest(given.out / "personalize", what="subject adapters", made_by=made_by)
-        adapter = batch / "adapters" / given.subject
+    adapter = adapter_of(given.subject, given.out) if given.subject else given.adapter
     orders = [(adapter, prompt) for prompt in given.prompt]
     if given.dry_run:
         print_plan(config, job.plan(config, orders, given.out / "clips"))

@@ -13,7 +13,7 @@ from pipelines.settings import apply_settings
 
 EXAMPLES = (
     "python pipelines/pretrain.py",
-    "ray job submit -- python pipelines/pretrain.py --set workers=2 --set strategy=zero2",
+    "RAY_AUTH_MODE=token ray job submit -- python pipelines/pretrain.py --set workers=2",
     "python pipelines/pretrain.py --set reference_attention=isolated --dry-run",
 )
 

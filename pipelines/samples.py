@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dreambooth3d.artifacts.key import latest
 from dreambooth3d.artifacts.subject import Subject
+from dreambooth3d.errors import InputError
 from dreambooth3d.generate import job as generate
 from dreambooth3d.generate.config import GenerateConfig
 from dreambooth3d.personalize.config import PersonalizeConfig
@@ -17,6 +18,39 @@ def newest_adapter(config: PersonalizeConfig, out: Path) -> Path | None:
         return None
     made_by = "python pipelines/pretrain.py"
     return latest(out / "pretrain", what="3Dapter", made_by=made_by)
+
+
+def adapters_by_subject(out: Path) -> dict[str, Path]:
+    """Find every subject's adapter below OUT; of several the one in the newest batch.
+
+    Raises:
+        ArtifactError: there is no batch yet.
+    """
+    root = out / "personalize"
+    made_by = "python pipelines/personalize_batch.py subjects.csv"
+    newest = latest(root, what="subject adapters", made_by=made_by)
+    older = [p.parent for p in root.glob("*/adapters") if p.parent != newest]
+    batches = [newest, *sorted(older, key=lambda p: p.stat().st_mtime, reverse=True)]
+    found: dict[str, Path] = {}
+    for batch in batches:
+        for folder in sorted((batch / "adapters").iterdir()):
+            found.setdefault(folder.name, folder)
+    return found
+
+
+def adapter_of(subject: str, out: Path) -> Path:
+    """Find one subject's adapter.
+
+    Raises:
+        InputError: there is none; names those that there are.
+    """
+    found = adapters_by_subject(out)
+    if subject not in found:
+        raise InputError(
+            f"subject must be one of {', '.join(sorted(found))}, got {subject!r}; correct the name "
+            "or personalize it first"
+        )
+    return found[subject]
 
 
 def make_samples(

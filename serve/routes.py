@@ -363,7 +363,7 @@ def _answer_http_error(request: Request, error: Exception) -> Response:
     refusal = ApiError(
         error.status_code,
         codes.get(error.status_code, "invalid_request"),
-        f"a request must be one of /openapi.json, got {request.method} "
+        f"a request must be a path and method of /openapi.json, got {request.method} "
         f"{schema.shown(request.url.path)}; correct it",
         headers=error.headers,
     )

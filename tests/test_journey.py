@@ -135,6 +135,25 @@ def test_subjects_train_side_by_side_and_a_broken_one_hurts_nobody(
         assert [row["subject"] for row in csv.DictReader(file)] == [s.id for s in subjects]
 
 
+def test_a_damaged_adapter_is_made_again_the_same(
+    runs: Path, adapter: Path, table: Path, miniature: Path
+) -> None:
+    config = PersonalizeConfig(backbone=str(miniature), steps=4, rank=4, lr=1e-2)
+    subjects = read_subjects_csv(table).subjects
+    batch = latest(runs / "personalize", what="batch", made_by="x")
+    path = batch / "adapters" / subjects[0].id / "subject.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    said: list[str] = []
+    _, outcomes = personalize.run(
+        config, subjects, adapter, runs / "personalize", report=said.append
+    )
+    assert [o.status for o in outcomes] == ["trained", "kept", "kept"]
+    assert any("damaged" in line and "subject.safetensors" in line for line in said)
+    # Alone, on one thread, as in the batch: the same bytes.
+    assert path.read_bytes() == whole
+
+
 def test_mlflow_holds_runs_curves_and_registered_adapters(runs: Path, adapter: Path) -> None:
     client = MlflowClient(f"sqlite:///{runs / 'mlflow.db'}")
     found = client.search_experiments()

@@ -5,6 +5,7 @@ and renamed. ``<root>/LATEST`` holds the key made last, in one line.
 """
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -93,6 +94,18 @@ def publish_file(final: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+@contextmanager
+def exclusive(root: Path, key: str) -> Iterator[None]:
+    """Let one process at a time work on `key` below `root`; the others wait, then look again.
+
+    Holds on one machine, and on file systems that share locks between machines.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / f".{key}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Show a file under a second name without a second copy, where the file system can."""
     try:
@@ -118,7 +131,7 @@ def latest(root: Path, *, what: str, made_by: str) -> Path:
     pointer = root / _LATEST
     try:
         key = pointer.read_text(encoding="utf-8").strip()
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError) as error:
         raise ArtifactError(
             f"{what} must be made before they are used, got no {pointer}; run `{made_by}`"
         ) from error

@@ -278,7 +278,7 @@ class _Row:
         self.check_identity(row, first_rows)
         trigger = row["trigger"] or DEFAULT_TRIGGER
         self.attempt("trigger", lambda: check_words("trigger", trigger))
-        images, references = self.views(row)
+        images, references = self.find(row)
         steps = self.whole_number("steps", row["steps"], least=1)
         seed = self.whole_number("seed", row["seed"], least=0)
         prompts = tuple(text.strip() for text in row["prompts"].split("|") if text.strip())
@@ -320,6 +320,13 @@ class _Row:
                 "subject",
                 f"subject must be unique, got {name!r} again after row {first}; rename it",
             )
+
+    def find(self, row: Mapping[str, str]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+        try:
+            return self.views(row)
+        except OSError as error:
+            self.add("images", f"images must be a path that exists, got {error}; correct the cell")
+            return (), ()
 
     def views(self, row: Mapping[str, str]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
         images, references = _find_images(self.folder, row["images"])

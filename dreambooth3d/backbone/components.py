@@ -271,3 +271,8 @@ def save_folder(components: Components, folder: Path, *, flow_shift: float) -> N
     pipe.to(torch.float16)
     pipe.save_pretrained(folder, safe_serialization=True)
     pipe.to(torch.float32)
+    # diffusers writes down where a part was loaded from: a path of the machine that trained it.
+    for path in folder.glob("*/config.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config.pop("_name_or_path", None)
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
 """Score a folder of clips against the subjects they show."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ class ClipScore:
     identity_wrong: float | None
 
 
-def find_clips(clips: Path, adapters: Path) -> list[tuple[Path, str]]:
-    """Pair every clip that says which subject it shows with that subject's adapter folder.
+def find_clips(clips: Path, adapters: Mapping[str, Path]) -> list[tuple[Path, str]]:
+    """List every clip that says which subject it shows, where that subject has an adapter.
 
     Raises:
         InputError: no clip in the folder shows a subject that has an adapter there.
@@ -39,11 +39,12 @@ def find_clips(clips: Path, adapters: Path) -> list[tuple[Path, str]]:
     for sidecar in sorted(clips.glob("*.mp4.json")):
         subject = json.loads(sidecar.read_text(encoding="utf-8")).get("subject")
         clip = sidecar.with_suffix("")
-        if subject and (adapters / subject / "references").is_dir() and clip.is_file():
+        if subject in adapters and clip.is_file():
             found.append((clip, str(subject)))
     if not found:
         raise InputError(
-            f"clips to evaluate must show subjects of {adapters}, got none in {clips}; "
+            f"clips to evaluate must show one of {', '.join(sorted(adapters)) or 'no subjects'}, "
+            f"got none in {clips}; "
             "make clips first with pipelines/generate.py or the server"
         )
     return found
@@ -52,7 +53,7 @@ def find_clips(clips: Path, adapters: Path) -> list[tuple[Path, str]]:
 def run(
     config: EvaluateConfig,
     clips: Path,
-    adapters: Path,
+    adapters: Mapping[str, Path],
     out: Path,
     *,
     report: Callable[[str], None] = print,
@@ -61,7 +62,7 @@ def run(
     found = find_clips(clips, adapters)
     names = sorted({subject for _, subject in found})
     views = [
-        [read_image(path) for path in list_images(adapters / name / "references")] for name in names
+        [read_image(path) for path in list_images(adapters[name] / "references")] for name in names
     ]
     frames = [read_clip(clip)[0] for clip, _ in found]
     report(f"evaluate: {len(found)} clips against {len(names)} subjects")
@@ -81,6 +82,7 @@ def run(
         report(f"evaluate: {clip.name} identity {scores[-1].identity:.3f}")
     sheet = _sheet(out, found, frames, dict(zip(names, views, strict=True)))
     _write(config, out, scores, sheet)
+    report(f"evaluate: {out / 'index.html'}")
     return tuple(scores)
 
 

@@ -50,7 +50,12 @@ class GenerateConfig:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}; "
                                   f"leave {name} out for the default")  # fmt: skip
-        if self.guidance_scale < 0:
+        if not 0 <= self.guidance_scale <= 100:
             raise ConfigError(
-                f"guidance_scale must be at least 0, got {self.guidance_scale}; 1 turns it off"
+                f"guidance_scale must be 0 to 100, got {self.guidance_scale}; 1 turns it off"
+            )
+        if self.fps > 240 or self.seed >= 2**63 or self.flow_shift < 0:
+            raise ConfigError(
+                "fps must be at most 240, seed below 2**63 and flow_shift at least 0, "
+                f"got {self.fps}, {self.seed} and {self.flow_shift}; correct them"
             )

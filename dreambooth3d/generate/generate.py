@@ -182,8 +182,8 @@ def mark_subject(prompt: str, card: AdapterCard) -> str:
     parts = parse_prompt(prompt, class_noun=card.class_noun, trigger=card.trigger)
     if parts.span is not None:
         return f"{parts.before}[{name}]{parts.after}"
-    words = re.compile(rf"\b{re.escape(name)}\b", re.IGNORECASE)
-    return words.sub(f"[{name}]", prompt, count=1)
+    words = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE)
+    return words.sub(lambda _: f"[{name}]", prompt, count=1)
 
 
 def generate_batch(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dreambooth3d.errors import ArtifactError, Dreambooth3dError
 from dreambooth3d.model.forward import denoise
 from dreambooth3d.model.lora import LoraAdapter, Role
-from dreambooth3d.model.names import from_published, to_published
+from dreambooth3d.model.names import from_published, rank_of, to_published
 from dreambooth3d.model.routing import Routes
 from dreambooth3d.model.texts import TextStates
 
@@ -61,9 +61,9 @@ def check_file(path: Path) -> Iterator[CaseResult]:
     """Run every case of a golden-vector file."""
     tensors, spec = _read(path)
     transformer = _build_backbone(spec["config"], tensors)
-    adapters = {
-        role: _build_adapter(transformer, role, spec["lora_rank"], tensors) for role in _PREFIXES
-    }
+    adapters = {role: _build_adapter(transformer, role, tensors) for role in _PREFIXES}
+    if not spec["cases"]:
+        raise ArtifactError(f"{path} must have cases, got none; regenerate the file")
     for name, case in spec["cases"].items():
         yield _run_case(name, case, transformer, adapters, tensors)
 
@@ -99,13 +99,13 @@ def _build_backbone(config: dict[str, Any], tensors: dict[str, Tensor]) -> nn.Mo
 
 
 def _build_adapter(
-    transformer: nn.Module, role: Role, rank: int, tensors: dict[str, Tensor]
+    transformer: nn.Module, role: Role, tensors: dict[str, Tensor]
 ) -> LoraAdapter | None:
     prefix = f"{_PREFIXES[role]}/"
     published = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     if not published:
         return None
-    adapter = LoraAdapter(transformer, role=role, rank=rank)
+    adapter = LoraAdapter(transformer, role=role, rank=rank_of(published))
     adapter.load_weights({from_published(name): tensor for name, tensor in published.items()})
     return adapter
 
@@ -143,15 +143,16 @@ def _run_case(
         name=name,
         output=output,
         loss=abs(loss.item() - golden) / abs(golden),
-        gradient=_gradient_difference(name, loss, adapters, tensors),
+        gradient=_gradient_difference(name, loss, routes, tensors),
     )
 
 
 def _gradient_difference(
-    name: str, loss: Tensor, adapters: dict[Role, LoraAdapter | None], tensors: dict[str, Tensor]
+    name: str, loss: Tensor, routes: Routes, tensors: dict[str, Tensor]
 ) -> float:
     """Largest difference of any gradient element, relative to that adapter's largest gradient."""
-    present = {role: a for role, a in adapters.items() if a is not None}
+    routed = (routes.subject, routes.reference)
+    present = {a.role: a for a in routed if isinstance(a, LoraAdapter)}
     for adapter in present.values():
         adapter.zero_grad(set_to_none=True)
     loss.backward()
@@ -167,7 +168,8 @@ def _gradient_difference(
             own = torch.zeros_like(weight) if weight.grad is None else weight.grad
             differences.append((own - tensors[key]).abs().max().item())
             sizes.append(tensors[key].abs().max().item())
-        worst = max(worst, max(differences) / max(max(sizes), 1e-30))
+        difference = torch.tensor(differences).max().item() / max(*sizes, 1e-30)
+        worst = max(worst, difference) if difference == difference else float("inf")
     return worst
 
 
@@ -184,6 +186,9 @@ def main(arguments: list[str]) -> int:
                 is_ok &= result.is_ok
         except Dreambooth3dError as error:
             print(f"error: {error}", file=sys.stderr)
+            return 1
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            print(f"error: {argument} must be a golden-vector file, got {error!r}", file=sys.stderr)
             return 1
     return 0 if is_ok else 1
 

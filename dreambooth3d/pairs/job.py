@@ -14,6 +14,8 @@ from ray.exceptions import RayError
 
 from dreambooth3d.artifacts.key import (
     artifact_key,
+    content_hash,
+    exclusive,
     link_or_copy,
     point_latest,
     publish,
@@ -52,12 +54,13 @@ def run(config: PairsConfig, out: Path, *, report: Callable[[str], None] = print
     """Build the corpus into `out/<key>`; shards that an earlier run finished are kept."""
     key = key_of(config)
     final = out / key
-    if final.is_dir():
-        report(f"pairs {key}: already built, nothing to do")
-    else:
-        entries = _build_shards(config, out / f".building-{key}", report)
-        _publish(config, key, final, out / f".building-{key}", entries)
-        report(f"pairs {key}: {config.samples} pairs in {config.num_shards} shards at {final}")
+    with exclusive(out, key):
+        if final.is_dir():
+            report(f"pairs {key}: already built, nothing to do")
+        else:
+            entries = _build_shards(config, out / f".building-{key}", report)
+            _publish(config, key, final, out / f".building-{key}", entries)
+            report(f"pairs {key}: {config.samples} pairs in {config.num_shards} shards at {final}")
     point_latest(out, key)
     return Manifest.load(final)
 
@@ -66,17 +69,21 @@ def _build_shards(
     config: PairsConfig, work: Path, report: Callable[[str], None]
 ) -> list[ShardEntry]:
     work.mkdir(parents=True, exist_ok=True)
-    missing = [
-        j
-        for j in range(config.num_shards)
-        if not (_record(work, j).is_file() and shard_path(work, j).is_file())
-    ]
+    missing = [j for j in range(config.num_shards) if not _is_whole(work, j)]
     if len(missing) < config.num_shards:
         report(f"pairs: {config.num_shards - len(missing)} shards kept from an earlier run")
     if missing:
         with ray_session():
             _run_on_ray(config, work.resolve(), missing, report)
     return [_read_entry(_record(work, j)) for j in range(config.num_shards)]
+
+
+def _is_whole(work: Path, shard: int) -> bool:
+    """Whether an earlier run finished a shard and its bytes are still those it wrote."""
+    path, record = shard_path(work, shard), _record(work, shard)
+    if not (record.is_file() and path.is_file()):
+        return False
+    return content_hash(path) == _read_entry(record).sha256
 
 
 def _run_on_ray(

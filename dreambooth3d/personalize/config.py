@@ -80,6 +80,19 @@ class PersonalizeConfig:
                 "prompt must hold [{trigger} {class_noun}], got "
                 f"{self.prompt!r}; write for example: a video of a [{{trigger}} {{class_noun}}]"
             )
+        try:
+            self.prompt.format(trigger="sks", class_noun="mug")
+        except (KeyError, IndexError, ValueError) as error:
+            raise ConfigError(
+                "prompt must hold no braces but {trigger} and {class_noun}, "
+                f"got {self.prompt!r}; "
+                "write for example: a video of a [{trigger} {class_noun}]"
+            ) from error
+        if self.sigma_shift <= 0 or self.seed >= 2**63:
+            raise ConfigError(
+                "sigma_shift must be positive and seed below 2**63, "
+                f"got {self.sigma_shift} and {self.seed}; leave them out for the recipe's values"
+            )
         for name in ("seed", "size", "workers"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be at least 0, got {getattr(self, name)}")

@@ -13,9 +13,11 @@ import ray
 from ray.exceptions import RayError
 
 from dreambooth3d.artifacts.adapter import load_adapter, load_card, save_adapter
+from dreambooth3d.artifacts.jsonfile import read_json
 from dreambooth3d.artifacts.key import (
     artifact_key,
     content_hash,
+    exclusive,
     link_or_copy,
     point_latest,
     publish,
@@ -28,12 +30,15 @@ from dreambooth3d.model.backbone import localize, read_card
 from dreambooth3d.personalize.config import PersonalizeConfig
 from dreambooth3d.personalize.personalize import check_pretrained, resolve, train_subject
 from dreambooth3d.runtime.backbones import warm_backbone
-from dreambooth3d.runtime.session import last_line, num_cores, ray_session, threads_for
-from dreambooth3d.runtime.tracking import RunRecord, Tracker
+from dreambooth3d.runtime.session import last_line, num_cores, ray_session
+from dreambooth3d.runtime.tracking import RunRecord, Tracker, recording
 from dreambooth3d.training.loop import format_seconds
 
 STAGE, REVISION = "personalize", 1
 CURVE_NAME = "curve.json"
+# Sums in another number of threads round otherwise: a subject must come out the same alone, in a
+# batch, and when the batch is gone on with.
+_THREADS = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +128,9 @@ def run(
     parents = parents_of(config, pretrained)
     keys = {subject.id: key_of(config, subject, parents) for subject in subjects}
     outcomes = {
-        s.id: _kept(out, s, keys[s.id], config) for s in subjects if _home(out, keys[s.id]).is_dir()
+        s.id: _kept(out, s, keys[s.id], config)
+        for s in subjects
+        if _is_whole(_home(out, keys[s.id]), s.id, report)
     }
     for name in outcomes:
         report(f"personalize {name}: already trained, nothing to do")
@@ -133,8 +140,24 @@ def run(
             outcomes |= _fan_out(config, missing, keys, pretrained, out.resolve(), parents, report)
     ordered = tuple(outcomes[subject.id] for subject in subjects)
     manifest = _publish_batch(config, ordered, parents, out)
-    _record(config, subjects, ordered, out, pretrained)
+    with recording(report):
+        _record(config, subjects, ordered, out, pretrained)
     return manifest, ordered
+
+
+def _is_whole(home: Path, subject: str, report: Callable[[str], None]) -> bool:
+    """Whether a finished adapter is there undamaged; a damaged one is said, and made again."""
+    if not home.is_dir():
+        return False
+    try:
+        load_adapter(home)
+        Manifest.load(home)
+        read_json(home / CURVE_NAME, what="loss curve")
+    except Dreambooth3dError as error:
+        report(f"personalize {subject}: the stored adapter is damaged, training it again: {error}")
+        shutil.rmtree(home)
+        return False
+    return True
 
 
 def _absolute(subject: Subject) -> Subject:
@@ -157,8 +180,7 @@ def _fan_out(
 ) -> dict[str, Outcome]:
     gpus = ray.cluster_resources().get("GPU", 0)
     at_once = config.workers or (int(gpus) or num_cores())
-    threads = threads_for(min(at_once, len(subjects)))
-    task = ray.remote(num_cpus=threads, num_gpus=1 if gpus else 0, max_retries=config.tries - 1)(
+    task = ray.remote(num_cpus=_THREADS, num_gpus=1 if gpus else 0, max_retries=config.tries - 1)(
         _train_remotely
     )
     queue = list(subjects)
@@ -168,7 +190,7 @@ def _fan_out(
     while queue or running:
         while queue and len(running) < at_once:
             subject = queue.pop(0)
-            arguments = (config, subject, pretrained, keys[subject.id], parents, out, threads)
+            arguments = (config, subject, pretrained, keys[subject.id], parents, out)
             running[task.remote(*arguments)] = subject
         done, _ = ray.wait(list(running), num_returns=1)
         subject = running.pop(done[0])
@@ -188,13 +210,26 @@ def _train_remotely(
     key: str,
     parents: tuple[str, ...],
     out: Path,
-    threads: int,
 ) -> Outcome:
     """One Ray task: one subject. Errors that are meant for the reader come back as an outcome."""
     import torch
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(_THREADS)
     own = resolve(config, subject)
+    with exclusive(out, key):
+        return _train_or_keep(own, subject, pretrained, key, parents, out)
+
+
+def _train_or_keep(
+    own: PersonalizeConfig,
+    subject: Subject,
+    pretrained: Path | None,
+    key: str,
+    parents: tuple[str, ...],
+    out: Path,
+) -> Outcome:
+    if _home(out, key).is_dir():
+        return _kept(out, subject, key, own)
     try:
         backbone = warm_backbone(own.backbone, own.precision)
         adapter, result = train_subject(
@@ -235,7 +270,7 @@ def _collect(reference: Any, config: PersonalizeConfig, subject: Subject, key: s
 
 def _kept(out: Path, subject: Subject, key: str, config: PersonalizeConfig) -> Outcome:
     home = _home(out, key)
-    curve = json.loads((home / CURVE_NAME).read_text(encoding="utf-8"))
+    curve: dict[str, Any] = read_json(home / CURVE_NAME, what="loss curve")
     losses = curve["loss"]
     head = max(1, len(losses) // 10)
     return Outcome(
@@ -290,6 +325,9 @@ def _publish_batch(
         f"{STAGE}-batch", REVISION, _versioned(config), [*parents, *(o.key for o in done)]
     )
     final = out / key
+    if any(outcome.status == "trained" for outcome in done):
+        # It may show an adapter that was damaged and is made anew.
+        shutil.rmtree(final, ignore_errors=True)
     if not final.is_dir():
         with publish(final) as aside:
             for outcome in done:

@@ -190,6 +190,7 @@ def _batches(
     caption = backbone.prompts(
         config.prompt.format(trigger=subject.trigger, class_noun=subject.class_noun)
     )
+    backbone.codec.latent_size(1, side, side)
     targets = encode_pictures(backbone, prepared.captures, side)
     views = encode_pictures(backbone, prepared.views, side) if prepared.views else None
     examples = [

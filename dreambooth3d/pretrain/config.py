@@ -83,7 +83,7 @@ class PretrainConfig:
                 f"batch_size must be a multiple of workers ({self.workers}), "
                 f"got {self.batch_size}; change one of them"
             )
-        if self.seed < 0 or self.size < 0 or self.sigma_shift <= 0:
+        if not 0 <= self.seed < 2**63 or self.size < 0 or self.sigma_shift <= 0:
             raise ConfigError(
                 "seed and size must be at least 0 and sigma_shift positive, "
                 f"got {self.seed}, {self.size} and {self.sigma_shift}"

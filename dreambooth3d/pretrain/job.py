@@ -12,7 +12,7 @@ from ray.train import RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from dreambooth3d.artifacts.adapter import load_card, save_adapter
-from dreambooth3d.artifacts.key import artifact_key, point_latest, publish
+from dreambooth3d.artifacts.key import artifact_key, exclusive, point_latest, publish
 from dreambooth3d.artifacts.manifest import Manifest
 from dreambooth3d.artifacts.pairs import PairCorpus
 from dreambooth3d.artifacts.settings import versioned_fields
@@ -23,7 +23,7 @@ from dreambooth3d.pretrain.pretrain import train_adapter
 from dreambooth3d.runtime.backbones import warm_backbone
 from dreambooth3d.runtime.relay import relayed
 from dreambooth3d.runtime.session import last_line, ray_session, threads_for
-from dreambooth3d.runtime.tracking import RunRecord, Tracker
+from dreambooth3d.runtime.tracking import RunRecord, Tracker, recording
 from dreambooth3d.training.loop import Progress
 
 STAGE, REVISION = "pretrain", 1
@@ -59,20 +59,23 @@ def run(
     config = replace(config, backbone=localize(config.backbone))
     key = key_of(config, corpus)
     final = out / key
-    if final.is_dir():
-        report(f"pretrain {key}: already trained, nothing to do")
-    else:
-        PairCorpus.open(corpus, verify=True)
-        _train(config, corpus, out.resolve(), key, report)
-        report(f"pretrain {key}: adapter at {final}")
+    with exclusive(out, key):
+        if final.is_dir():
+            report(f"pretrain {key}: already trained, nothing to do")
+        else:
+            PairCorpus.open(corpus, verify=True)
+            _train(config, corpus, out.resolve(), key, report)
+            report(f"pretrain {key}: adapter at {final}")
     point_latest(out, key)
-    _record(config, final, out.parent, corpus)
+    with recording(report):
+        _record(config, final, out.parent, corpus)
     return Manifest.load(final)
 
 
 def _train(
     config: PretrainConfig, corpus: Path, out: Path, key: str, report: Callable[[str], None]
 ) -> None:
+    report(f"pretrain {key}: starting {config.workers} worker(s), about half a minute")
     with ray_session(), relayed(report) as lines:
         has_gpu = _has_gpus(config.workers)
         threads = threads_for(config.workers)

@@ -97,6 +97,7 @@ def train_adapter(
 ) -> tuple[Adapter, FitResult]:
     """Train on this rank; every rank returns the same adapter."""
     side = config.size or backbone.card.train_side
+    backbone.codec.latent_size(1, side, side)
     examples = PairExamples(corpus, backbone, side)
     task = build_task(config, backbone)
     plan = Plan(

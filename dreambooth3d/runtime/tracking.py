@@ -6,7 +6,8 @@ server instead. One process of a stage writes, so an embedded store is never loc
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+
+from dreambooth3d.artifacts.key import exclusive
 
 SERVING_ALIAS = "serving"
 _BATCH = 1000
@@ -44,6 +47,16 @@ class RunRecord:
     is_failed: bool = False
 
 
+@contextmanager
+def recording(report: Callable[[str], None]) -> Iterator[None]:
+    """Let a stage end well without its tracking server; the next run records what is missing."""
+    try:
+        yield
+    except MlflowException as error:
+        first = str(error).splitlines()[0]
+        report(f"MLflow could not be written, run the command again to record it later: {first}")
+
+
 class Tracker:
     """Write runs to one MLflow experiment.
 
@@ -63,12 +76,15 @@ class Tracker:
             location = (root.resolve() / "mlartifacts" / experiment).as_uri()
         self.uri = uri
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        # Two processes that make the tables of a new store at once break each other.
+        with exclusive(root, "mlflow"):
+            self._experiment: str = self._open(experiment, location)
+
+    def _open(self, experiment: str, location: str | None) -> str:
         found = self._client.get_experiment_by_name(experiment)
-        self._experiment: str = (
-            found.experiment_id
-            if found is not None
-            else self._client.create_experiment(experiment, artifact_location=location)
-        )
+        if found is not None:
+            return str(found.experiment_id)
+        return str(self._client.create_experiment(experiment, artifact_location=location))
 
     def start(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> str:
         """Open a run and return its id."""

@@ -8,15 +8,17 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dreambooth3d.artifacts.key import publish
+from dreambooth3d.artifacts.key import content_hash, publish
 from dreambooth3d.errors import ArtifactError
 
 _NAME = "step-{:08d}"
+_FILES = ("weights.safetensors", "optimizer.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,10 +44,11 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> P
                 "run_key": checkpoint.run_key,
                 "step": checkpoint.step,
                 "losses": list(checkpoint.losses),
+                "sha256": {name: content_hash(aside / name) for name in _FILES},
             }
             (aside / "state.json").write_text(json.dumps(state), encoding="utf-8")
     for old in _saved(folder)[:-keep]:
-        shutil.rmtree(old)
+        shutil.rmtree(old, ignore_errors=True)
     return final
 
 
@@ -61,6 +64,7 @@ def load_checkpoint(folder: Path, *, run_key: str) -> Checkpoint | None:
     newest = saved[-1]
     try:
         state = json.loads((newest / "state.json").read_text(encoding="utf-8"))
+        _check_files(newest, state)
         checkpoint = Checkpoint(
             run_key=state["run_key"],
             step=int(state["step"]),
@@ -68,9 +72,9 @@ def load_checkpoint(folder: Path, *, run_key: str) -> Checkpoint | None:
             weights=load_file(newest / "weights.safetensors"),
             optimizer=load_file(newest / "optimizer.safetensors"),
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ArtifactError(
-            f"checkpoint {newest.name} must be readable, got {error!r}; "
+            f"checkpoint {newest} must be readable, got {error!r}; "
             "remove that folder to go on from the one before"
         ) from error
     if checkpoint.run_key != run_key:
@@ -79,6 +83,15 @@ def load_checkpoint(folder: Path, *, run_key: str) -> Checkpoint | None:
             "use another --out"
         )
     return checkpoint
+
+
+def _check_files(folder: Path, state: dict[str, Any]) -> None:
+    """Raise a `ValueError` unless the files are those the state describes."""
+    for name in _FILES:
+        if content_hash(folder / name) != state["sha256"][name]:
+            raise ValueError(f"other bytes in {name} than were saved")
+    if len(state["losses"]) != state["step"]:
+        raise ValueError(f"{len(state['losses'])} losses for {state['step']} steps")
 
 
 def _saved(folder: Path) -> list[Path]:

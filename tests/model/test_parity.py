@@ -52,8 +52,11 @@ def test_a_difference_of_a_ten_thousandth_fails(
     assert "FAIL" in capsys.readouterr().out
 
 
-def test_not_a_number_fails(tmp_path: Path) -> None:
-    assert main([str(_changed(tmp_path, "plain/out", float("nan")))]) == 1
+@pytest.mark.parametrize(
+    "name", ["plain/out", "joint_1ref/grad/tdapter/img_in.proj.lora_B.weight", "joint_1ref/loss"]
+)
+def test_not_a_number_fails(tmp_path: Path, name: str) -> None:
+    assert main([str(_changed(tmp_path, name, float("nan")))]) == 1
 
 
 def test_missing_and_foreign_files_are_one_sentence(

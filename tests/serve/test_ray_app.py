@@ -29,7 +29,7 @@ def http(settings: ServeSettings) -> Iterator[httpx.Client]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         ray_serve.start(http_options={"host": "127.0.0.1", "port": port})
         ray_serve.run(build(settings.model_copy(update={"drain_s": 5.0})))

@@ -104,6 +104,17 @@ def test_a_checkpoint_of_another_run_or_damaged_is_refused(tmp_path: Path) -> No
         load_checkpoint(tmp_path, run_key="run")
 
 
+@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors"])
+def test_a_flipped_byte_in_a_checkpoint_is_found(tmp_path: Path, name: str) -> None:
+    go_on(tmp_path)
+    path = sorted(tmp_path.glob("step-*"))[-1] / name
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ArtifactError, match=f"other bytes in {name}"):
+        load_checkpoint(tmp_path, run_key="run")
+
+
 def test_a_checkpoint_of_other_parameters_is_refused(tmp_path: Path) -> None:
     go_on(tmp_path)
     found = load_checkpoint(tmp_path, run_key="run")
