@@ -28,7 +28,7 @@ from dreambooth3d.generate.generate import (
     load_subject,
 )
 from dreambooth3d.model.backbone import Backbone, load_backbone
-from dreambooth3d.model.lora import LoraLayer
+from dreambooth3d.model.lora import LoraLayer, idle_names
 from serve.adapters import AdapterCache, CacheFullError
 from serve.jobs import JobTable
 from serve.records import Claim, Job
@@ -342,9 +342,12 @@ class Engine:
 
 
 def describe_adapter(loaded: LoadedSubject) -> dict[str, JsonValue]:
-    """Count the layers whose update is not zero: what the adapter really changes."""
+    """Count the layers whose update is not zero, of those that can reach the output."""
     layers = [
-        cast(LoraLayer, layer) for lora in loaded.loras.values() for layer in lora.layers.values()
+        cast(LoraLayer, layer)
+        for lora in loaded.loras.values()
+        for name, layer in lora.layers.items()
+        if name.replace("/", ".") not in idle_names(lora.num_blocks, lora.role)
     ]
     applied = sum(bool(cast(torch.Tensor, layer.lora_B.weight).any()) for layer in layers)
     return {

@@ -60,6 +60,24 @@ def target_names(num_blocks: int, role: Role) -> tuple[str, ...]:
     return (PATCH_LINEAR, *blocks)
 
 
+def idle_names(num_blocks: int, role: Role) -> frozenset[str]:
+    """List the linears of an adapter that cannot reach the output: their `lora_B` stays zero.
+
+    In the last block that is q, out and MLP of the references (role `reference`) and of the text
+    (role `subject`).
+    """
+    if role == "reference":
+        linears: tuple[str, ...] = ("attn.to_q", "attn.to_out.0", "ff.net.0.proj", "ff.net.2")
+    else:
+        linears = (
+            "attn.add_q_proj",
+            "attn.to_add_out",
+            "ff_context.net.0.proj",
+            "ff_context.net.2",
+        )
+    return frozenset(f"transformer_blocks.{num_blocks - 1}.{name}" for name in linears)
+
+
 class LoraLayer(nn.Module):
     """`B(A(x))` for one linear or patch convolution; `lora_B` starts at zero."""
 
@@ -108,10 +126,10 @@ class LoraAdapter(nn.Module):
     ) -> None:
         super().__init__()
         self.role: Role = role
+        self.num_blocks = len(cast(nn.ModuleList, transformer.transformer_blocks))
         self.rank = rank
         self.scale = scale
-        num_blocks = len(cast(nn.ModuleList, transformer.transformer_blocks))
-        names = target_names(num_blocks, role)
+        names = target_names(self.num_blocks, role)
         # ModuleDict keys may not hold dots.
         self.layers = nn.ModuleDict(
             {n.replace(".", "/"): LoraLayer(transformer.get_submodule(n), rank) for n in names}
