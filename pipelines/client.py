@@ -110,7 +110,12 @@ def serving(runs: Path) -> Iterator[Client]:
     log = runs / "serve.log"
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            preexec_fn=_hear_interrupts,
         )
         try:
             client = Client(f"http://127.0.0.1:{port}")
@@ -118,6 +123,11 @@ def serving(runs: Path) -> Iterator[Client]:
             yield client
         finally:
             _stop(process)
+
+
+def _hear_interrupts() -> None:
+    """A shell's background jobs are started deaf to SIGINT, and so are their children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
