@@ -9,7 +9,7 @@ from dreambooth3d.errors import InputError
 from dreambooth3d.generate import job as generate
 from dreambooth3d.generate.config import GenerateConfig
 from dreambooth3d.personalize.config import PersonalizeConfig
-from dreambooth3d.personalize.job import Outcome
+from dreambooth3d.personalize.outcome import Outcome
 
 
 def newest_adapter(config: PersonalizeConfig, out: Path) -> Path | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dreambooth3d.artifacts.subject import Problem, SubjectTable, check_images
 from dreambooth3d.errors import InputError
-from dreambooth3d.personalize.job import Outcome
+from dreambooth3d.personalize.outcome import Outcome
 
 
 def check_subjects(table: SubjectTable) -> SubjectTable:

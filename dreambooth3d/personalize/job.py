@@ -1,11 +1,10 @@
 """Fan subjects out as Ray tasks; a subject is trained once per content key, whatever the batch."""
 
-import csv
 import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from dreambooth3d.artifacts.subject import Subject
 from dreambooth3d.errors import Dreambooth3dError
 from dreambooth3d.model.backbone import localize, read_card
 from dreambooth3d.personalize.config import PersonalizeConfig
+from dreambooth3d.personalize.outcome import Outcome, describe, failed, write_table
 from dreambooth3d.personalize.personalize import check_pretrained, resolve, train_subject
 from dreambooth3d.runtime.backbones import warm_backbone
 from dreambooth3d.runtime.session import last_line, num_cores, ray_session
@@ -39,28 +39,6 @@ CURVE_NAME = "curve.json"
 # Sums in another number of threads round otherwise: a subject must come out the same alone, in a
 # batch, and when the batch is gone on with.
 _THREADS = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of one subject."""
-
-    subject: str
-    status: str  # trained, kept (trained by an earlier run) or failed
-    key: str
-    method: str
-    steps: int
-    first_loss: float | None
-    last_loss: float | None
-    seconds: float
-    adapter: str  # relative to the batch folder
-    sha256: str
-    error: str = ""
-
-    @property
-    def is_failed(self) -> bool:
-        """Whether there is no adapter."""
-        return self.status == "failed"
 
 
 def key_of(config: PersonalizeConfig, subject: Subject, parents: Sequence[str]) -> str:
@@ -198,7 +176,7 @@ def _fan_out(
         outcomes[subject.id] = outcome
         spent = time.monotonic() - started
         eta = spent / len(outcomes) * (len(subjects) - len(outcomes))
-        report(f"personalize {len(outcomes)}/{len(subjects)} {_line(outcome)} "
+        report(f"personalize {len(outcomes)}/{len(subjects)} {describe(outcome)} "
                f"eta {format_seconds(eta)}")  # fmt: skip
     return outcomes
 
@@ -242,7 +220,7 @@ def _train_or_keep(
             folder=out / ".checkpoints" / key,
         )
     except Dreambooth3dError as error:
-        return _failed(own, subject, key, str(error))
+        return failed(own, subject, key, str(error))
     with publish(_home(out, key)) as aside:
         card = save_adapter(aside, adapter)
         curve = {"loss": list(result.losses), "seconds": result.seconds}
@@ -262,7 +240,7 @@ def _collect(reference: Any, config: PersonalizeConfig, subject: Subject, key: s
     try:
         outcome: Outcome = ray.get(reference)
     except RayError as error:
-        return _failed(
+        return failed(
             config, subject, key, f"the worker ended before it was done: {last_line(error)}"
         )
     return outcome
@@ -287,33 +265,6 @@ def _kept(out: Path, subject: Subject, key: str, config: PersonalizeConfig) -> O
     )
 
 
-def _failed(config: PersonalizeConfig, subject: Subject, key: str, error: str) -> Outcome:
-    return Outcome(
-        subject=subject.id,
-        status="failed",
-        key=key,
-        method=config.method,
-        steps=0,
-        first_loss=None,
-        last_loss=None,
-        seconds=0.0,
-        adapter="",
-        sha256="",
-        error=error,
-    )
-
-
-def _line(outcome: Outcome) -> str:
-    if outcome.is_failed:
-        return f"{outcome.subject}: FAILED: {outcome.error}"
-    if outcome.first_loss is None or outcome.last_loss is None:
-        return f"{outcome.subject}: references only, no training"
-    return (
-        f"{outcome.subject}: {outcome.steps} steps, loss {outcome.first_loss:.4f} -> "
-        f"{outcome.last_loss:.4f}, {outcome.seconds:.0f} s"
-    )
-
-
 def _publish_batch(
     config: PersonalizeConfig, outcomes: tuple[Outcome, ...], parents: tuple[str, ...], out: Path
 ) -> Manifest | None:
@@ -334,7 +285,7 @@ def _publish_batch(
                 shutil.copytree(
                     _home(out, outcome.key), aside / outcome.adapter, copy_function=_link
                 )
-            _write_table(aside / "results.csv", done)
+            write_table(aside / "results.csv", done)
             Manifest(
                 stage=f"{STAGE}-batch",
                 key=key,
@@ -344,14 +295,6 @@ def _publish_batch(
             ).save(aside)
     point_latest(out, key)
     return Manifest.load(final)
-
-
-def _write_table(path: Path, outcomes: Sequence[Outcome]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(Outcome.__dataclass_fields__))
-        writer.writeheader()
-        for outcome in outcomes:
-            writer.writerow(asdict(outcome) | {"status": "ready"})
 
 
 def _link(source: str, target: str) -> None:
@@ -385,7 +328,7 @@ def _record(
 def _run_record(config: PersonalizeConfig, outcome: Outcome, out: Path) -> RunRecord:
     home = _home(out, outcome.key)
     is_done = not outcome.is_failed
-    losses = json.loads((home / CURVE_NAME).read_text())["loss"] if is_done else []
+    curve: dict[str, Any] = read_json(home / CURVE_NAME, what="loss curve") if is_done else {}
     return RunRecord(
         name=outcome.subject,
         params=asdict(config),
@@ -395,7 +338,7 @@ def _run_record(config: PersonalizeConfig, outcome: Outcome, out: Path) -> RunRe
             "sha256": outcome.sha256,
             "error": outcome.error,
         },
-        curves={"loss": losses},
+        curves={"loss": curve.get("loss", [])},
         metrics={"seconds": outcome.seconds},
         folder=home if is_done else None,
         model=f"dreambooth3d-{outcome.subject}" if is_done else None,

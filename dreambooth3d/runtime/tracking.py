@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 
 from dreambooth3d.artifacts.key import exclusive
@@ -118,10 +118,6 @@ class Tracker:
     def finish(self, run_id: str, *, is_failed: bool = False) -> None:
         """Close a run."""
         self._client.set_terminated(run_id, "FAILED" if is_failed else "FINISHED")
-
-    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
-        """Add tags to a run."""
-        self._client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
 
     def find(self, tags: Mapping[str, str]) -> str | None:
         """Find a finished run with these tags."""
