@@ -12,11 +12,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.backbone import ROWS as BACKBONE
 from benchmarks.journey import ROWS as JOURNEY
 from benchmarks.rows import Row, RowSkippedError
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES: dict[str, tuple[Row, ...]] = {"journey": JOURNEY}
+STAGES: dict[str, tuple[Row, ...]] = {"backbone": BACKBONE, "journey": JOURNEY}
 
 
 def main(arguments: list[str]) -> int:

@@ -10,10 +10,12 @@ from dreambooth3d.evaluate.config import EvaluateConfig
 from pipelines.cli import guarded, parser, print_plan
 from pipelines.samples import adapters_by_subject
 from pipelines.settings import apply_settings
+from pipelines.suite import add_suite_arguments, prove_suite
 
 EXAMPLES = (
     "python pipelines/evaluate.py",
     "python pipelines/evaluate.py --clips my/clips --adapters my/adapters",
+    "python pipelines/evaluate.py --suite backbone --seed 3 --rows background,class",
 )
 
 
@@ -21,10 +23,11 @@ def main(arguments: list[str]) -> int:
     """Write OUT/evaluate/index.html and report.json."""
     command = parser(__doc__ or "", EXAMPLES)
     command.add_argument("--clips", type=Path, help="folder of clips (default: OUT/clips)")
-    command.add_argument(
-        "--adapters", type=Path, help="folder of subject adapters (default: all in OUT)"
-    )
+    command.add_argument("--adapters", type=Path, help="subject adapters (default: all in OUT)")
+    add_suite_arguments(command)
     given = command.parse_args(arguments)
+    if given.suite:
+        return prove_suite(given)
     config = apply_settings(EvaluateConfig(), given.settings)
     clips = given.clips or given.out / "clips"
     adapters = (

@@ -18,8 +18,8 @@ def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from dreambooth3d.backbone.config import BackboneTrainConfig
 
     config = BackboneTrainConfig(
-        size=32, width=32, head_dim=16, num_layers=2, vae_channels=(8, 8, 8, 8), text_width=32,
-        latent_channels=4,
+        size=32, width=32, head_dim=16, num_layers=2, text_width=32, latent_channels=4,
+        vae_channels=(8, 8, 8, 8), spatial_ratio=8, patch_size=1,
     )  # fmt: skip
     parts = build_components(config, ["a video of a red car on a beach", "a photo of a sks mug"])
     torch.manual_seed(1)

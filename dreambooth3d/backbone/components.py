@@ -78,6 +78,20 @@ def build_components(
     )
 
 
+def load_components(folder: Path) -> Components:
+    """Load the parts of a finished backbone folder, in fp32, to train on from there."""
+    encoder = Qwen2_5_VLTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+    glyphs = T5EncoderModel.from_pretrained(folder / "text_encoder_2", dtype=torch.float32)
+    return Components(
+        transformer=HunyuanVideo15Transformer3DModel.from_pretrained(folder / "transformer"),
+        vae=AutoencoderKLHunyuanVideo15.from_pretrained(folder / "vae").requires_grad_(False),
+        text_encoder=encoder.eval().requires_grad_(False),
+        tokenizer=Qwen2Tokenizer.from_pretrained(folder / "tokenizer"),
+        text_encoder_2=glyphs.eval().requires_grad_(False),
+        tokenizer_2=ByT5Tokenizer.from_pretrained(folder / "tokenizer_2"),
+    )
+
+
 def build_tokenizer(captions: Iterable[str], vocab_size: int) -> Qwen2Tokenizer:
     """Train a byte-level BPE on captions, the system message and common words.
 
@@ -206,12 +220,12 @@ def build_glyph_encoder() -> T5EncoderModel:
 
 
 def build_vae(config: BackboneTrainConfig) -> AutoencoderKLHunyuanVideo15:
-    """Build an untrained causal video VAE: 8x in space, 4x in time."""
+    """Build an untrained causal video VAE: `spatial_ratio` in space, 4x in time."""
     return AutoencoderKLHunyuanVideo15(
         latent_channels=config.latent_channels,
         block_out_channels=config.vae_channels,
         layers_per_block=1,
-        spatial_compression_ratio=8,
+        spatial_compression_ratio=config.spatial_ratio,
         temporal_compression_ratio=4,
         scaling_factor=1.0,
     )
@@ -232,6 +246,7 @@ def build_transformer(config: BackboneTrainConfig) -> HunyuanVideo15Transformer3
         num_layers=config.num_layers,
         num_refiner_layers=1,
         mlp_ratio=config.mlp_ratio,
+        patch_size=config.patch_size,
         text_embed_dim=config.text_width,
         text_embed_2_dim=GLYPH_WIDTH,
         image_embed_dim=IMAGE_WIDTH,

@@ -1,8 +1,13 @@
 """Settings of one backbone training run."""
 
 from dataclasses import dataclass
+from typing import Any
 
+from dreambooth3d.artifacts.settings import resource, versioned_fields
 from dreambooth3d.errors import ConfigError
+
+# A longer training of the same thing may go on from a shorter one.
+_LENGTHS = ("vae_steps", "vae_minutes", "steps", "minutes", "decay_fraction")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,10 +24,14 @@ class BackboneTrainConfig:
         num_captions: caption variants drawn for each scene.
         chunk: scenes in one pool file.
         num_held_out: held-out clips, and as many held-out images, for VAE scores.
+        is_compiled: fuse small operations with torch.compile, which needs a C++ compiler
+            (rounds a little differently).
         workers: processes that render the pool (a resource: does not change the result).
         vocab_size: tokens of the BPE tokenizer.
         text_width: width of the text encoder.
         latent_channels: VAE latent channels.
+        spatial_ratio: pixels of a VAE latent, along a side.
+        patch_size: latents of a transformer token, along a side.
         vae_channels: VAE widths by resolution, finest first.
         width: transformer width, a multiple of `head_dim`.
         head_dim: width of one attention head.
@@ -34,13 +43,13 @@ class BackboneTrainConfig:
         vae_batch_images: images in a VAE update.
         vae_batch_clips: clips of `vae_clip_frames` in a VAE update.
         vae_clip_frames: frames of a clip in a VAE update, 4n + 1.
-        decoder_steps: updates of the decoder alone, on whole clips, after the transformer.
-        decoder_minutes: their upper limit, as `vae_minutes`.
         steps: transformer updates.
         minutes: upper limit of transformer training, as `vae_minutes`.
         lr: peak AdamW rate of the transformer.
         muon_lr: peak Muon rate of the matrices of `muon_parts`.
         muon_parts: name prefixes of the matrices that Muon trains; empty: AdamW trains all.
+        muon_excluded: parts of names that AdamW trains all the same (orthogonalising the
+            modulation's matrices is 40 % of Muon's work).
         weight_decay: AdamW weight decay on matrices.
         warmup_steps: linear warm-up updates.
         decay_fraction: last part of the schedule in which the rate falls to zero.
@@ -58,34 +67,36 @@ class BackboneTrainConfig:
     seed: int = 0
     size: int = 64
     num_frames: int = 17
-    num_clips: int = 2048
-    num_images: int = 8192
-    num_references: int = 2048
+    num_clips: int = 4096
+    num_images: int = 16384
+    num_references: int = 3072
     num_captions: int = 3
     chunk: int = 256
     num_held_out: int = 32
-    workers: int = 2
+    is_compiled: bool = resource(True)
+    workers: int = resource(2)
     vocab_size: int = 1536
     text_width: int = 128
     latent_channels: int = 16
-    vae_channels: tuple[int, ...] = (16, 32, 32, 32)
+    spatial_ratio: int = 4
+    patch_size: int = 2
+    vae_channels: tuple[int, ...] = (16, 32, 64)
     width: int = 256
     head_dim: int = 64
     num_layers: int = 6
-    mlp_ratio: float = 2.25
+    mlp_ratio: float = 1.5
     vae_steps: int = 20_000
-    vae_minutes: float = 15.0
+    vae_minutes: float = 26.0
     vae_lr: float = 2e-3
-    vae_batch_images: int = 16
+    vae_batch_images: int = 32
     vae_batch_clips: int = 2
-    vae_clip_frames: int = 9
-    decoder_steps: int = 20_000
-    decoder_minutes: float = 5.0
+    vae_clip_frames: int = 17
     steps: int = 20_000
     minutes: float = 27.0
     lr: float = 6e-4
     muon_lr: float = 2e-3
     muon_parts: tuple[str, ...] = ("transformer_blocks.", "context_embedder.token_refiner.")
+    muon_excluded: tuple[str, ...] = (".norm1.", ".norm1_context.")
     weight_decay: float = 0.01
     warmup_steps: int = 100
     decay_fraction: float = 0.25
@@ -93,17 +104,20 @@ class BackboneTrainConfig:
     clip_fraction: float = 0.35
     reference_fraction: float = 0.1
     text_dropout: float = 0.1
-    time_shift: float = 1.0
-    ema_decay: float = 0.998
-    log_seconds: float = 20.0
-    sample_minutes: float = 4.0
-    checkpoint_minutes: float = 4.0
+    time_shift: float = 2.0
+    ema_decay: float = 0.999
+    log_seconds: float = resource(20.0)
+    sample_minutes: float = resource(4.0)
+    checkpoint_minutes: float = resource(4.0)
 
     def __post_init__(self) -> None:
         """Check every rule that a wrong setting would otherwise break hours later."""
         for name in ("num_frames", "vae_clip_frames"):
             _require(getattr(self, name) % 4 == 1, name, "4n + 1", getattr(self, name))
-        _require(self.size % 8 == 0 and self.size > 0, "size", "a multiple of 8", self.size)
+        side = self.spatial_ratio * self.patch_size
+        _require(
+            self.size % side == 0 and self.size > 0, "size", f"a multiple of {side}", self.size
+        )
         _require(
             self.width % self.head_dim == 0, "width", f"a multiple of {self.head_dim}", self.width
         )
@@ -119,13 +133,30 @@ class BackboneTrainConfig:
         for name in ("clip_fraction", "reference_fraction", "text_dropout", "decay_fraction"):
             _require(0 <= getattr(self, name) <= 1, name, "between 0 and 1", getattr(self, name))
         largest = self.num_frames // 4 + 1
-        tokens = largest * (self.size // 8) ** 2
+        tokens = largest * self.frame_tokens
         _require(
             self.batch_tokens >= tokens,
             "batch_tokens",
             f"at least {tokens} (one clip)",
             self.batch_tokens,
         )
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """Settings that one training keeps from its first update to its last."""
+        return {
+            name: value for name, value in versioned_fields(self).items() if name not in _LENGTHS
+        }
+
+    @property
+    def latent_side(self) -> int:
+        """Latents along a side of a frame."""
+        return self.size // self.spatial_ratio
+
+    @property
+    def frame_tokens(self) -> int:
+        """Transformer tokens of a latent frame."""
+        return (self.latent_side // self.patch_size) ** 2
 
     @property
     def num_heads(self) -> int:

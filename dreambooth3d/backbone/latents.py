@@ -44,6 +44,7 @@ class Shelf:
 class Batch:
     """One update's data: scaled latents, one prompt a row, noise and its level."""
 
+    kind: Kind
     latents_BCTHW: Tensor
     texts: tuple[TextStates, ...]
     noise_BCTHW: Tensor
@@ -68,7 +69,7 @@ class LatentPool:
         num_frames = shelf.latents.shape[2]
         if kind == "clip" and rng.random() < _SHORT_CLIPS:
             num_frames = num_frames // 2 + 1
-        tokens = num_frames * (config.size // 8) ** 2
+        tokens = num_frames * config.frame_tokens
         picks = rng.integers(len(shelf.rows[length]), size=config.batch_tokens // tokens)
         latents = shelf.latents[shelf.rows[length][picks], :, :num_frames].astype(np.float32)
         if rng.random() < config.text_dropout:
@@ -79,6 +80,7 @@ class LatentPool:
         x0 = torch.from_numpy(latents) * self.scaling_factor
         sigma = torch.randn(len(picks), generator=generator).sigmoid()
         return Batch(
+            kind=kind,
             latents_BCTHW=x0,
             texts=tuple(texts),
             noise_BCTHW=torch.randn(x0.shape, generator=generator),

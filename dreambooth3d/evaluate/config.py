@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from dreambooth3d.artifacts.settings import resource
 from dreambooth3d.errors import ConfigError
 
 
@@ -23,4 +24,164 @@ class EvaluateConfig:
             raise ConfigError(
                 "frames must be at least 0 and batch_size at least 1, "
                 f"got {self.frames} and {self.batch_size}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """What decides the probe's weights.
+
+    Attributes:
+        seed: seed of initial weights, draws and augmentation; scene seeds do not depend on it.
+        size: side of a training frame, pixels; even.
+        num_frames: frames of a pool clip.
+        num_clips, num_images: clips and single frames in the pool.
+        num_held_out: held-out clips, and as many held-out frames, for the accuracies.
+        chunk: scenes in one pool file.
+        steps: updates.
+        minutes: upper limit of training; the schedule ends with whatever comes first.
+        batch_images, batch_clips: single frames and clip windows in an update.
+        window: consecutive frames of a clip in an update.
+        lr: peak AdamW rate (norms, biases, heads).
+        muon_lr: peak Muon rate (convolutions).
+        weight_decay: decoupled, on matrices.
+        warmup_steps: linear warm-up updates.
+        decay_fraction: last part of the schedule, in which the rate falls to zero.
+        label_smoothing: share of the target spread over all names.
+        log_seconds, checkpoint_minutes: how often a line is logged and a checkpoint written.
+        workers: processes that render the pool, and threads that train.
+    """
+
+    seed: int = 0
+    size: int = 64
+    num_frames: int = 17
+    num_clips: int = 2560
+    num_images: int = 16384
+    num_held_out: int = 256
+    chunk: int = 128
+    steps: int = 20_000
+    minutes: float = 10.0
+    batch_images: int = 96
+    batch_clips: int = 12
+    window: int = 6
+    lr: float = 2e-3
+    muon_lr: float = 4e-3
+    weight_decay: float = 0.02
+    warmup_steps: int = 30
+    decay_fraction: float = 0.6
+    label_smoothing: float = 0.02
+    log_seconds: float = resource(20.0)
+    checkpoint_minutes: float = resource(2.0)
+    workers: int = resource(2)
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _at_least_one(
+            self,
+            "num_clips", "num_images", "num_held_out", "chunk", "steps", "batch_images",
+            "batch_clips", "workers",
+        )  # fmt: skip
+        if self.size < 16 or self.size % 2:
+            raise ConfigError(
+                f"size must be even and at least 16, got {self.size}; clips have 64 pixels"
+            )
+        if not 2 <= self.window <= self.num_frames:
+            raise ConfigError(
+                f"window must be 2 to num_frames ({self.num_frames}), got {self.window}; "
+                "motion is read from neighbouring frames"
+            )
+        if self.lr <= 0 or self.muon_lr <= 0 or self.minutes < 0:
+            raise ConfigError(
+                "lr and muon_lr must be positive and minutes at least 0, "
+                f"got {self.lr}, {self.muon_lr} and {self.minutes}; 0 minutes is no limit"
+            )
+        for name in ("decay_fraction", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(
+                    f"{name} must be at least 0 and below 1, got {getattr(self, name)}; correct it"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSuiteConfig:
+    """How a backbone is measured.
+
+    Attributes:
+        seed: chooses scenes, prompts and noise.
+        num_scenes: prompts of known combinations, and as many of combinations never trained on.
+        num_turning: turntable prompts.
+        num_frames: frames of a clip; 0 takes the backbone's.
+        steps: Euler steps.
+        guidance_scale: classifier-free guidance on the text.
+        flow_shift: shift of the noise schedule; 0 takes the backbone's.
+        sheet_clips: clips on the contact sheet.
+        batch_size: clips sampled at a time.
+    """
+
+    seed: int = 0
+    num_scenes: int = 64
+    num_turning: int = 32
+    num_frames: int = 0
+    steps: int = 30
+    guidance_scale: float = 4.0
+    flow_shift: float = 0.0
+    sheet_clips: int = 8
+    batch_size: int = resource(16)
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _at_least_one(self, "num_scenes", "num_turning", "steps", "sheet_clips", "batch_size")
+        if self.seed < 0 or self.num_frames < 0 or self.flow_shift < 0:
+            raise ConfigError(
+                "seed, num_frames and flow_shift must be at least 0, "
+                f"got {self.seed}, {self.num_frames} and {self.flow_shift}; 0 is the default"
+            )
+        if not 0 <= self.guidance_scale <= 100:
+            raise ConfigError(
+                f"guidance_scale must be 0 to 100, got {self.guidance_scale}; 1 turns it off"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceSuiteConfig:
+    """How a 3Dapter is measured.
+
+    Attributes:
+        seed: chooses subjects and noise.
+        num_subjects: whose loss is measured.
+        num_pictures: of them, whose pictures are made.
+        num_levels: noise levels, evenly spaced in `band`.
+        band: lowest and highest noise level, 0..1.
+        named_share: captions that name colour and pattern, as in the corpus.
+        steps, guidance_scale: of the sampler.
+        batch_size: subjects at a time.
+    """
+
+    seed: int = 0
+    num_subjects: int = 64
+    num_pictures: int = 32
+    num_levels: int = 8
+    band: tuple[float, float] = (0.6, 0.95)
+    named_share: float = 0.3
+    steps: int = 30
+    guidance_scale: float = 4.0
+    batch_size: int = resource(32)
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _at_least_one(self, "num_pictures", "num_levels", "steps", "batch_size")
+        if self.num_subjects < max(2, self.num_pictures):
+            raise ConfigError(
+                f"num_subjects must be at least 2 and num_pictures ({self.num_pictures}), "
+                f"got {self.num_subjects}; a wrong reference is another subject's"
+            )
+        if not 0 < self.band[0] < self.band[1] < 1:
+            raise ConfigError(f"band must rise within 0..1, got {self.band}; use 0.6 to 0.95")
+
+
+def _at_least_one(config: object, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ConfigError(
+                f"{name} must be at least 1, got {getattr(config, name)}; correct the setting"
             )

@@ -36,6 +36,16 @@ def identity_score(frames: Frames, views: Sequence[Image.Image], config: Evaluat
     return float(similarity.amax(dim=(1, 2)).mean())
 
 
+def view_similarity(
+    crops: Sequence[Frames], views: Sequence[Frames], config: EvaluateConfig
+) -> float:
+    """Score crops of the subject on white against views on white; best view, mean over crops."""
+    ours = embed(list(crops), batch_size=config.batch_size)
+    theirs = [cut_to_object(Image.fromarray(view)) for view in views]
+    similarity = ours @ embed(theirs, batch_size=config.batch_size).T
+    return float(similarity.amax(dim=1).mean())
+
+
 def identity_table(
     clips: Sequence[Frames], views: Sequence[Sequence[Image.Image]], config: EvaluateConfig
 ) -> NDArray[np.float64]:

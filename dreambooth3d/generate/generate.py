@@ -24,6 +24,7 @@ from dreambooth3d.diffusion.sampler import euler_step, flow_sigmas, guide
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.generate.config import GenerateConfig
 from dreambooth3d.model.backbone import Backbone, BackboneCard
+from dreambooth3d.model.codec import to_frames
 from dreambooth3d.model.forward import ReferenceKV, denoise, encode_references
 from dreambooth3d.model.lora import LoraAdapter, LoraSource, Role, RowLoras
 from dreambooth3d.model.names import from_peft
@@ -227,15 +228,8 @@ def generate_batch(
                 batch = _Batch(backbone, [requests[row] for row in rows])
         clips: list[Frames | None] = [None] * len(requests)
         for row, latents in zip(rows, x, strict=True):
-            clips[row] = to_frames(backbone.codec.decode(latents[None])[0])
+            (clips[row],) = to_frames(backbone.codec.decode(latents[None]))
     return clips
-
-
-def to_frames(pixels_CFHW: Tensor) -> Frames:
-    """Pixels in -1..1 to uint8 frames (F, H, W, 3)."""
-    scaled = ((pixels_CFHW.permute(1, 2, 3, 0) + 1) * 127.5).round()
-    frames: Frames = scaled.to("cpu", torch.uint8).numpy()
-    return frames
 
 
 class _Batch:

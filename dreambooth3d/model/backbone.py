@@ -110,7 +110,7 @@ def read_card(source: str) -> BackboneCard:
     side = int(config.get("target_size") or 640)
     # The hub's repositories are for 16:9 clips of 121 frames; small grids are square and short.
     is_large = side >= 256
-    ratio = int(vae.get("spatial_compression_ratio", 16))
+    ratio = int(vae.get("spatial_compression_ratio", 16)) * int(config.get("patch_size", 1))
     return BackboneCard(
         name=source,
         folder=folder,
@@ -147,7 +147,7 @@ def load_backbone(
     return Backbone(
         card=card,
         transformer=_freeze(transformer, device),
-        codec=LatentCodec(_freeze(vae, device)),
+        codec=LatentCodec(_freeze(vae, device), patch_size=transformer.config.patch_size),
         prompts=load_prompts(folder, dtype=dtype, device=device),
     )
 

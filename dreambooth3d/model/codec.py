@@ -11,6 +11,18 @@ from torch import Tensor
 from dreambooth3d.errors import ConfigError
 
 
+def to_pixels(frames_BFHWC: NDArray[np.uint8]) -> Tensor:
+    """RGB frames (B, F, H, W, 3) as the VAE takes them: (B, 3, F, H, W) in -1..1, fp32."""
+    return torch.from_numpy(np.array(frames_BFHWC)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+
+
+def to_frames(pixels_BCFHW: Tensor) -> NDArray[np.uint8]:
+    """Pixels in -1..1 to RGB frames (B, F, H, W, 3)."""
+    scaled = ((pixels_BCFHW.permute(0, 2, 3, 4, 1) + 1) * 127.5).round().clamp(0, 255)
+    frames: NDArray[np.uint8] = scaled.to("cpu", torch.uint8).numpy()
+    return frames
+
+
 class LatentCodec:
     """The backbone's VAE with its scaling applied.
 
@@ -19,20 +31,22 @@ class LatentCodec:
 
     Args:
         vae: an `AutoencoderKLHunyuanVideo15`, frozen.
+        patch_size: latents of one transformer token along a side; pictures must fill whole tokens.
     """
 
-    def __init__(self, vae: Any) -> None:
+    def __init__(self, vae: Any, *, patch_size: int = 1) -> None:
         self.vae = vae
         self.scaling_factor = float(vae.config.scaling_factor)
         self.num_channels = int(vae.config.latent_channels)
         self.spatial_ratio = int(vae.spatial_compression_ratio)
         self.temporal_ratio = int(vae.temporal_compression_ratio)
+        self._side = self.spatial_ratio * patch_size
 
     def latent_size(self, num_frames: int, height: int, width: int) -> tuple[int, int, int]:
         """Latent frames, rows and columns of a clip.
 
         Raises:
-            ConfigError: the clip's shape is not one the VAE can hold.
+            ConfigError: the clip's shape is not one the backbone can hold.
         """
         if num_frames < 1 or (num_frames - 1) % self.temporal_ratio:
             raise ConfigError(
@@ -40,10 +54,10 @@ class LatentCodec:
                 f"use {self.nearest_num_frames(num_frames)}"
             )
         for what, value in (("height", height), ("width", width)):
-            if value < self.spatial_ratio or value % self.spatial_ratio:
+            if value < self._side or value % self._side:
                 raise ConfigError(
-                    f"{what} must be a positive multiple of {self.spatial_ratio}, got {value}; "
-                    f"use {max(1, round(value / self.spatial_ratio)) * self.spatial_ratio}"
+                    f"{what} must be a positive multiple of {self._side}, got {value}; "
+                    f"use {max(1, round(value / self._side)) * self._side}"
                 )
         frames = (num_frames - 1) // self.temporal_ratio + 1
         return frames, height // self.spatial_ratio, width // self.spatial_ratio
@@ -65,8 +79,7 @@ class LatentCodec:
 
     def encode_images(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Encode RGB pictures of one size, each (H, W, 3), as one-frame clips: (N, C, H, W)."""
-        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)[:, :, None].float()
-        return self.encode(pixels / 127.5 - 1)[:, :, 0]
+        return self.encode(to_pixels(np.stack(images)[:, None]))[:, :, 0]
 
     @torch.no_grad()
     def decode(self, latents_BCTHW: Tensor) -> Tensor:

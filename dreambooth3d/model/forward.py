@@ -70,6 +70,7 @@ def denoise(
     reference_kv: ReferenceKV | None = None,
     reference_time_offset: int = 0,
     is_checkpointed: bool = False,
+    is_compiled: bool = False,
 ) -> Tensor:
     """Predict the velocity of noisy latents, (B, C, T, H, W).
 
@@ -83,6 +84,8 @@ def denoise(
         reference_kv: result of `encode_references` for `isolated` attention; at most one of both.
         reference_time_offset: added to the time index of every reference view.
         is_checkpointed: recompute each block in the backward pass to save memory.
+        is_compiled: fuse each block's small operations with torch.compile, once for every shape of
+            latents; rounds a little differently.
     """
     model: Any = transformer
     if references_BVCHW is not None and reference_kv is not None:
@@ -111,13 +114,17 @@ def denoise(
     )
     c_PD = embed_texts(model, texts, time_input, layout)
     num_blocks = len(model.transformer_blocks)
-    for index in range(num_blocks):
+    run_block = _compiled_block if is_compiled else _block
+    for index, block in enumerate(model.transformer_blocks):
         kv = None if reference_kv is None else reference_kv[index]
-        arguments = (model, index, x_BND, c_PD, kv, step)
+        is_last = index == num_blocks - 1
+        if is_compiled:
+            torch._dynamo.maybe_mark_dynamic(c_PD, 0)
+        arguments = (block, f"transformer_blocks.{index}", is_last, x_BND, c_PD, kv, step)
         if is_checkpointed and torch.is_grad_enabled():
-            x_BND, c_PD = checkpoint(_block, *arguments, use_reentrant=False)
+            x_BND, c_PD = checkpoint(run_block, *arguments, use_reentrant=False)
         else:
-            x_BND, c_PD = _block(*arguments)
+            x_BND, c_PD = run_block(*arguments)
     x_BND = model.norm_out(x_BND, step.temb_BD)
     return unpatchify(model, model.proj_out(x_BND), size)
 
@@ -163,20 +170,19 @@ def encode_references(
 
 
 def _block(
-    model: Any,
-    index: int,
+    block: Any,
+    name: str,
+    is_last: bool,
     x_BND: Tensor,
     c_PD: Tensor,
     kv: tuple[Tensor, Tensor] | None,
     step: Pass,
 ) -> tuple[Tensor, Tensor]:
     """One dual-stream block; the last one returns target tokens only."""
-    block, name = model.transformer_blocks[index], f"transformer_blocks.{index}"
-    is_last = index == len(model.transformer_blocks) - 1
     assert step.layout is not None
     target, reference = image_modulation(block, step)
     text = modulation(block.norm1_context, step.temb_BD)
-    text = tuple(step.layout.spread(v) for v in text)
+    text = tuple(step.layout.spread(v, len(c_PD)) for v in text)
 
     h_BND = modulate(block.norm1.norm(x_BND), target, reference, step, shift=0)
     g_PD = block.norm1_context.norm(c_PD) * (1 + text[1]) + text[0]
@@ -196,7 +202,7 @@ def _block(
     )
 
     x_BND = x_BND[:, :live]
-    a_BND = image_linear(block.attn.to_out[0], f"{name}.attn.to_out.0", out_BLD[:, :live], step)
+    a_BND = image_linear(block.attn.to_out[0], (name, "attn.to_out.0"), out_BLD[:, :live], step)
     x_BND = x_BND + gate(a_BND, target, reference, step, gate=2)
     h_BND = modulate(block.norm2(x_BND), target, reference, step, shift=3)
     x_BND = x_BND + gate(image_mlp(block, name, h_BND, step), target, reference, step, gate=5)
@@ -205,10 +211,14 @@ def _block(
 
     a_PD = step.layout.pack(out_BLD[:, live:])
     c_PD = c_PD + text[2] * text_linear(
-        block.attn.to_add_out, f"{name}.attn.to_add_out", a_PD, step
+        block.attn.to_add_out, (name, "attn.to_add_out"), a_PD, step
     )
     g_PD = block.norm2_context(c_PD) * (1 + text[4]) + text[3]
     return x_BND, c_PD + text[5] * text_mlp(block, name, g_PD, step)
+
+
+# One form for each shape of image tokens; `denoise` says that the length of the texts may vary.
+_compiled_block = torch.compile(_block, dynamic=False)
 
 
 def _reference_block(
@@ -221,7 +231,7 @@ def _reference_block(
     q, k, v = image_qkv(block, name, h_BND, 0 if is_last else h_BND.shape[1], step)
     if is_last:
         return x_BND, k, v
-    a_BND = image_linear(block.attn.to_out[0], f"{name}.attn.to_out.0", attend(q, k, v, None), step)
+    a_BND = image_linear(block.attn.to_out[0], (name, "attn.to_out.0"), attend(q, k, v, None), step)
     x_BND = x_BND + gate(a_BND, target, reference, step, gate=2)
     h_BND = modulate(block.norm2(x_BND), target, reference, step, shift=3)
     x_BND = x_BND + gate(image_mlp(block, name, h_BND, step), target, reference, step, gate=5)

@@ -16,6 +16,10 @@ from dreambooth3d.model.texts import TextLayout
 
 TextScope = Literal["prompt", "span"]
 
+# Names of the block and of the linear in it. They are joined only where an adapter acts: a compiled
+# block that has none serves every block of its shape.
+LinearName = tuple[str, str]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Routes:
@@ -104,43 +108,43 @@ def gate(
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
-def image_linear(linear: nn.Module, name: str, x_BND: Tensor, step: Pass) -> Tensor:
+def image_linear(linear: nn.Module, name: LinearName, x_BND: Tensor, step: Pass) -> Tensor:
     """One base product over all image tokens, then each slice gets its own adapter's delta."""
     y_BND: Tensor = linear(x_BND)
     subject, reference, n = step.routes.subject, step.routes.reference, step.num_target
     has_references = x_BND.shape[1] > n
     if (subject is None or n == 0) and (reference is None or not has_references):
         return y_BND
-    parts = []
+    parts, full_name = [], ".".join(name)
     if n:
         y = y_BND[:, :n]
-        parts.append(y if subject is None else y + subject.image_delta(name, x_BND[:, :n]))
+        parts.append(y if subject is None else y + subject.image_delta(full_name, x_BND[:, :n]))
     if has_references:
         y = y_BND[:, n:]
-        parts.append(y if reference is None else y + reference.image_delta(name, x_BND[:, n:]))
+        parts.append(y if reference is None else y + reference.image_delta(full_name, x_BND[:, n:]))
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
-def text_linear(linear: nn.Module, name: str, x_PD: Tensor, step: Pass) -> Tensor:
+def text_linear(linear: nn.Module, name: LinearName, x_PD: Tensor, step: Pass) -> Tensor:
     """Base product plus the subject adapter's text-side delta, within its scope."""
     y_PD: Tensor = linear(x_PD)
     if step.routes.subject is None or step.layout is None:
         return y_PD
-    delta = step.routes.subject.text_delta(name, x_PD, step.layout.lengths)
+    delta = step.routes.subject.text_delta(".".join(name), x_PD, step.layout.lengths)
     return y_PD + (delta if step.scope_P1 is None else delta * step.scope_P1)
 
 
 def image_mlp(block: Any, name: str, x_BND: Tensor, step: Pass) -> Tensor:
     """MLP of the image stream, routed."""
-    up = image_linear(block.ff.net[0].proj, f"{name}.ff.net.0.proj", x_BND, step)
-    return image_linear(block.ff.net[2], f"{name}.ff.net.2", F.gelu(up, approximate="tanh"), step)
+    up = image_linear(block.ff.net[0].proj, (name, "ff.net.0.proj"), x_BND, step)
+    return image_linear(block.ff.net[2], (name, "ff.net.2"), F.gelu(up, approximate="tanh"), step)
 
 
 def text_mlp(block: Any, name: str, x_PD: Tensor, step: Pass) -> Tensor:
     """MLP of the text stream."""
-    up = text_linear(block.ff_context.net[0].proj, f"{name}.ff_context.net.0.proj", x_PD, step)
+    up = text_linear(block.ff_context.net[0].proj, (name, "ff_context.net.0.proj"), x_PD, step)
     down = block.ff_context.net[2]
-    return text_linear(down, f"{name}.ff_context.net.2", F.gelu(up, approximate="tanh"), step)
+    return text_linear(down, (name, "ff_context.net.2"), F.gelu(up, approximate="tanh"), step)
 
 
 def image_qkv(
@@ -148,12 +152,12 @@ def image_qkv(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries of the first `num_queries` tokens, keys and values of all, (B, N, K, E), rotated."""
     attn, heads = block.attn, block.attn.heads
-    k = image_linear(attn.to_k, f"{name}.attn.to_k", h_BND, step).unflatten(-1, (heads, -1))
-    v = image_linear(attn.to_v, f"{name}.attn.to_v", h_BND, step).unflatten(-1, (heads, -1))
+    k = image_linear(attn.to_k, (name, "attn.to_k"), h_BND, step).unflatten(-1, (heads, -1))
+    v = image_linear(attn.to_v, (name, "attn.to_v"), h_BND, step).unflatten(-1, (heads, -1))
     k = rotate(attn.norm_k(k), step.rope)
     if num_queries == 0:
         return k[:, :0], k, v
-    q = image_linear(attn.to_q, f"{name}.attn.to_q", h_BND[:, :num_queries], step)
+    q = image_linear(attn.to_q, (name, "attn.to_q"), h_BND[:, :num_queries], step)
     cos, sin = step.rope
     q = attn.norm_q(q.unflatten(-1, (heads, -1)))
     return rotate(q, (cos[:num_queries], sin[:num_queries])), k, v
@@ -163,8 +167,8 @@ def text_kv(block: Any, name: str, g_PD: Tensor, step: Pass) -> tuple[Tensor, Te
     """Text keys and values in the padded form that attention needs, (B, S, K, E)."""
     attn, heads = block.attn, block.attn.heads
     assert step.layout is not None
-    k = text_linear(attn.add_k_proj, f"{name}.attn.add_k_proj", g_PD, step)
-    v = text_linear(attn.add_v_proj, f"{name}.attn.add_v_proj", g_PD, step)
+    k = text_linear(attn.add_k_proj, (name, "attn.add_k_proj"), g_PD, step)
+    v = text_linear(attn.add_v_proj, (name, "attn.add_v_proj"), g_PD, step)
     k, v = k.unflatten(-1, (heads, -1)), v.unflatten(-1, (heads, -1))
     k = k if attn.norm_added_k is None else attn.norm_added_k(k)
     return step.layout.unpack(k), step.layout.unpack(v)
@@ -174,7 +178,7 @@ def text_q(block: Any, name: str, g_PD: Tensor, step: Pass) -> Tensor:
     """Text queries in the padded form, (B, S, K, E)."""
     attn = block.attn
     assert step.layout is not None
-    q = text_linear(attn.add_q_proj, f"{name}.attn.add_q_proj", g_PD, step)
+    q = text_linear(attn.add_q_proj, (name, "attn.add_q_proj"), g_PD, step)
     q = q.unflatten(-1, (attn.heads, -1))
     return step.layout.unpack(q if attn.norm_added_q is None else attn.norm_added_q(q))
 

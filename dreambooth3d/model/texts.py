@@ -1,7 +1,7 @@
 """Text states as the blocks see them: packed, without padding."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -43,11 +43,15 @@ class TextLayout:
 
     lengths: tuple[int, ...]
     device: torch.device
+    # Facts of the lengths that an even batch needs alone: a compiled forward reads these and so
+    # serves every length.
+    num_rows: int = field(init=False)
+    is_even: bool = field(init=False)
 
-    @property
-    def is_even(self) -> bool:
-        """Whether all rows have the same length, so that no mask is needed."""
-        return len(set(self.lengths)) == 1
+    def __post_init__(self) -> None:
+        """Count rows; `is_even`: all have the same length, so that no mask is needed."""
+        object.__setattr__(self, "num_rows", len(self.lengths))
+        object.__setattr__(self, "is_even", len(set(self.lengths)) == 1)
 
     def valid_BS(self) -> Tensor:
         """Validity of each slot of the padded form."""
@@ -57,17 +61,19 @@ class TextLayout:
     def unpack(self, x_PD: Tensor) -> Tensor:
         """(P, ...) -> (B, S_max, ...); attention alone needs this form."""
         if self.is_even:
-            return cast(Tensor, x_PD.unflatten(0, (len(self.lengths), -1)))
+            return cast(Tensor, x_PD.unflatten(0, (self.num_rows, -1)))
         return pad_sequence(list(x_PD.split(list(self.lengths))), batch_first=True)
 
     def pack(self, x_BSD: Tensor) -> Tensor:
         """(B, S_max, ...) -> (P, ...)."""
         return x_BSD.flatten(0, 1) if self.is_even else x_BSD[self.valid_BS()]
 
-    def spread(self, x_BD: Tensor) -> Tensor:
-        """(B, D) -> (P, D): a row's vector for each of its tokens."""
+    def spread(self, x_BD: Tensor, num_tokens: int) -> Tensor:
+        """(B, D) -> (P, D), P = `num_tokens`: a row's vector for each of its tokens."""
+        if self.is_even:
+            return x_BD.repeat_interleave(num_tokens // self.num_rows, dim=0)
         counts = torch.tensor(self.lengths, device=self.device)
-        return x_BD.repeat_interleave(counts, dim=0, output_size=sum(self.lengths))
+        return x_BD.repeat_interleave(counts, dim=0, output_size=num_tokens)
 
 
 def text_layout(texts: Sequence[TextStates]) -> TextLayout:

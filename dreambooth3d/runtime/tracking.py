@@ -6,7 +6,7 @@ server instead. One process of a stage writes, so an embedded store is never loc
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,9 +29,9 @@ class RunRecord:
     Attributes:
         name: shown in the list of runs.
         params, tags: as text.
-        curves: metric name to its value after each step.
+        curves: metric name to its value after each step, or to values by step.
         metrics: single numbers.
-        folder: artifact folder to log; None logs none.
+        folder: artifact folder to log, as `folder_name`; None logs none.
         model: registered-model name that gets a version with the `serving` alias; None registers
             nothing.
         is_failed: mark the run as failed.
@@ -40,9 +40,10 @@ class RunRecord:
     name: str
     params: Mapping[str, object]
     tags: Mapping[str, str] = field(default_factory=dict)
-    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[float] | Mapping[int, float]] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     folder: Path | None = None
+    folder_name: str = "adapter"
     model: str | None = None
     is_failed: bool = False
 
@@ -103,13 +104,13 @@ class Tracker:
         points = [
             Metric(name, float(value), 0, step)
             for name, values in record.curves.items()
-            for step, value in enumerate(values, start=1)
+            for step, value in _by_step(values)
         ]
         points += [Metric(name, float(value), 0, 0) for name, value in record.metrics.items()]
         for start in range(0, len(points), _BATCH):
             self._client.log_batch(run_id, metrics=points[start : start + _BATCH])
         if record.folder is not None:
-            self._client.log_artifacts(run_id, str(record.folder), "adapter")
+            self._client.log_artifacts(run_id, str(record.folder), record.folder_name)
         if record.model is not None:
             self._register(record.model, run_id)
         self.finish(run_id, is_failed=record.is_failed)
@@ -136,3 +137,7 @@ class Tracker:
         source = f"{self._client.get_run(run_id).info.artifact_uri}/adapter"
         version = self._client.create_model_version(model, source=source, run_id=run_id)
         self._client.set_registered_model_alias(model, SERVING_ALIAS, version.version)
+
+
+def _by_step(values: Sequence[float] | Mapping[int, float]) -> Iterable[tuple[int, float]]:
+    return values.items() if isinstance(values, Mapping) else enumerate(values, start=1)

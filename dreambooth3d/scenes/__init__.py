@@ -20,6 +20,7 @@ from dreambooth3d.scenes.subjects import (
     FIRST_HELD_OUT_SEED,
     Frame,
     Subject,
+    is_held_out,
     make_subject,
     render_view,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "Subject",
     "camera_axes",
     "describe",
+    "is_held_out",
     "make_scene",
     "make_subject",
     "point_cloud",

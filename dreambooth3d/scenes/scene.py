@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.scenes.backgrounds import BACKGROUNDS, VARIANTS, Backdrop, backdrop
 from dreambooth3d.scenes.cameras import Camera
+from dreambooth3d.scenes.lens import soften
 from dreambooth3d.scenes.raster import cast
 from dreambooth3d.scenes.shapes import Array
 from dreambooth3d.scenes.subjects import Subject, check_name, check_size, seeded
@@ -135,7 +136,7 @@ def render_scene(scene: Scene, *, size: int = 64) -> tuple[NDArray[np.uint8], ND
         coverage = cast(scene.subject.stack, pose.camera, size=size, center=pose.center)
         ground = _ground(scene.subject, scenery, pose, size)
         rgb = coverage.rgb + ground * (1.0 - coverage.alpha[..., None])
-        clip[index] = np.rint(rgb)
+        clip[index] = np.rint(soften(rgb))
         masks[index] = coverage.alpha >= 0.5
     return clip, masks
 

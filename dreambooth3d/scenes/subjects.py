@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.scenes import creatures, landmarks, objects, vehicles
 from dreambooth3d.scenes.cameras import Camera
+from dreambooth3d.scenes.lens import soften
 from dreambooth3d.scenes.palette import COLORS, Paints, draw_paints
 from dreambooth3d.scenes.parts import Part, move_and_scale, rotation_matrix
 from dreambooth3d.scenes.patterns import PATTERNS
@@ -25,6 +26,7 @@ __all__ = [
     "Subject",
     "check_name",
     "check_size",
+    "is_held_out",
     "make_subject",
     "render_view",
     "seeded",
@@ -101,6 +103,16 @@ class Frame:
     mask: NDArray[np.bool_]
 
 
+def is_held_out(class_noun: str, color: str, pattern: str) -> bool:
+    """Whether a combination is kept from training: one in eleven, at most one pattern of each.
+
+    No subject below `FIRST_HELD_OUT_SEED` has such a combination unless its pattern is pinned, so
+    every class, colour and pattern is known to a model that still has to put these together.
+    """
+    place = CLASSES.index(class_noun) + 3 * COLORS.index(color) + 5 * PATTERNS.index(pattern)
+    return place % 11 == 0
+
+
 def check_name(what: str, value: str, known: tuple[str, ...]) -> None:
     """Raise `ConfigError` unless `value` is one of `known`."""
     if value not in known:
@@ -136,14 +148,21 @@ def make_subject(
     color: str | None = None,
     pattern: str | None = None,
 ) -> Subject:
-    """The subject of `seed`; a named attribute is pinned and the others still follow the seed."""
+    """The subject of `seed`; a named attribute is pinned and the others still follow the seed.
+
+    Below `FIRST_HELD_OUT_SEED` a pattern that would complete a held-out combination gives way to
+    the next one.
+    """
     rng = seeded(seed, _NAMES)
     drawn = (_pick(rng, CLASSES), _pick(rng, COLORS), _pick(rng, PATTERNS))
     class_noun = drawn[0] if class_noun is None else class_noun
     color = drawn[1] if color is None else color
+    is_pinned = pattern is not None
     pattern = drawn[2] if pattern is None else pattern
     check_name("class_noun", class_noun, CLASSES)
     check_name("color", color, COLORS)
+    if seed < FIRST_HELD_OUT_SEED and not is_pinned and is_held_out(class_noun, color, pattern):
+        pattern = PATTERNS[(PATTERNS.index(pattern) + 1) % len(PATTERNS)]
     parts = _BUILDERS[class_noun](seeded(seed, _GEOMETRY))
     parts, height, radius = _normalise(parts)
     return Subject(
@@ -183,4 +202,4 @@ def render_view(subject: Subject, camera: Camera, *, size: int = 64) -> Frame:
     check_size(size)
     coverage = cast(subject.stack, camera, size=size)
     rgb = coverage.rgb + 255.0 * (1.0 - coverage.alpha[..., None])
-    return Frame(rgb=np.rint(rgb).astype(np.uint8), mask=coverage.alpha >= 0.5)
+    return Frame(rgb=np.rint(soften(rgb)).astype(np.uint8), mask=coverage.alpha >= 0.5)

@@ -5,16 +5,17 @@ import pytest
 import torch
 
 from dreambooth3d.backbone import job
-from dreambooth3d.backbone.checkpoint import load_checkpoint, save_checkpoint
 from dreambooth3d.backbone.components import Components, build_components, build_transformer
 from dreambooth3d.backbone.config import BackboneTrainConfig
+from dreambooth3d.backbone.curve import Curve, read_curve
 from dreambooth3d.backbone.latents import LatentPool, build_latent_pool
 from dreambooth3d.backbone.pool import ensure_pool, training_specs
-from dreambooth3d.backbone.schedule import Progress
-from dreambooth3d.backbone.train import TransformerTrainer
+from dreambooth3d.backbone.train import TransformerTrainer, Update
 from dreambooth3d.backbone.vae import encode_chunk
 from dreambooth3d.errors import ArtifactError
 from dreambooth3d.model.backbone import load_backbone
+from dreambooth3d.training.pace import Pace
+from dreambooth3d.training.snapshot import load_snapshot, save_snapshot
 
 
 @pytest.fixture(scope="module")
@@ -57,15 +58,15 @@ def test_resume_equals_the_uninterrupted_run(
 ) -> None:
     config = replace(config, minutes=60)
     whole = trainer_of(config)
-    losses = [whole.update(samples)[0] for _ in range(4)]
+    losses = [whole.update(samples).loss for _ in range(4)]
     first = trainer_of(config)
     for _ in range(2):
         first.update(samples)
-    save_checkpoint(tmp_path / "a.safetensors", first.state)
+    save_snapshot(tmp_path / "a.safetensors", first.state)
     second = trainer_of(config)
-    assert load_checkpoint(tmp_path / "a.safetensors", second.state)
+    assert load_snapshot(tmp_path / "a.safetensors", second.state)
     assert second.progress.step == 2
-    assert [second.update(samples)[0] for _ in range(2)] == losses[2:]
+    assert [second.update(samples).loss for _ in range(2)] == losses[2:]
     for one, other in zip(whole.average.parameters(), second.average.parameters(), strict=True):
         assert torch.equal(one, other)
 
@@ -75,13 +76,13 @@ def test_a_checkpoint_of_another_shape_is_refused(
 ) -> None:
     trainer = trainer_of(config)
     trainer.update(samples)
-    save_checkpoint(tmp_path / "a.safetensors", trainer.state)
-    with pytest.raises(ArtifactError, match="other weights"):
-        load_checkpoint(tmp_path / "a.safetensors", trainer_of(replace(config, num_layers=2)).state)
+    save_snapshot(tmp_path / "a.safetensors", trainer.state)
+    with pytest.raises(ArtifactError, match="other values of num_layers"):
+        load_snapshot(tmp_path / "a.safetensors", trainer_of(replace(config, num_layers=2)).state)
 
 
 def test_the_schedule_ends_by_time_or_by_steps() -> None:
-    progress = Progress(num_steps=100, minutes=1.0, step=10, seconds=30.0)
+    progress = Pace(num_steps=100, minutes=1.0, step=10, seconds=30.0)
     assert progress.share == 0.5
     assert progress.rate(warmup_steps=5, decay_fraction=0.25) == 1.0
     progress.advance(22.5)
@@ -97,3 +98,38 @@ def test_job_exports_a_backbone_and_goes_on(config: BackboneTrainConfig, tmp_pat
     assert backbone.codec.scaling_factor != 1.0
     again = job.run(config, tmp_path / "run", folder=folder)
     assert load_backbone(str(again)).card.revision == backbone.card.revision
+
+
+def test_training_starts_from_a_finished_backbone(
+    config: BackboneTrainConfig, tmp_path: Path
+) -> None:
+    first = job.run(config, tmp_path / "first", folder=tmp_path / "one")
+    job.run(replace(config, steps=1), tmp_path / "second", folder=tmp_path / "two", start=first)
+    one, two = load_backbone(str(first)), load_backbone(str(tmp_path / "two"))
+    assert one.codec.scaling_factor == two.codec.scaling_factor
+    states = [b.prompts("a red car").states_SD for b in (one, two)]
+    assert torch.equal(*states)
+    curve = [read_curve(folder / job.CURVE_NAME) for folder in (first, tmp_path / "two")]
+    assert curve[1][: len(curve[0])] == curve[0]
+    assert (tmp_path / "first" / "vae").is_dir()
+    assert not (tmp_path / "second" / "vae").exists()
+
+
+def test_a_resumed_curve_has_no_seam(tmp_path: Path) -> None:
+    path = tmp_path / "curve.csv"
+    curve = Curve(path, step=0)
+    for step in (1, 2, 3, 4):
+        curve.add(Update(step=step, kind="clip" if step % 2 else "image", loss=step, num_samples=1))
+        if step % 2 == 0:
+            curve.flush(10.0 * step)
+    assert [p.losses for p in read_curve(path)] == [
+        {"clip": 1.0, "image": 2.0},
+        {"clip": 3.0, "image": 4.0},
+    ]
+    resumed = Curve(path, step=3)
+    resumed.add(Update(step=4, kind="reference", loss=7.0, num_samples=1))
+    resumed.flush(40.0)
+    assert [(p.step, p.losses) for p in read_curve(path)] == [
+        (2, {"clip": 1.0, "image": 2.0}),
+        (4, {"reference": 7.0}),
+    ]

@@ -1,4 +1,5 @@
 import dataclasses
+from itertools import product
 
 import numpy as np
 import pytest
@@ -7,11 +8,13 @@ from dreambooth3d.errors import ConfigError
 from dreambooth3d.scenes import (
     CLASSES,
     COLORS,
+    FIRST_HELD_OUT_SEED,
     PATTERNS,
     Camera,
     Frame,
     Subject,
     camera_axes,
+    is_held_out,
     make_subject,
     point_cloud,
     reference_cameras,
@@ -37,8 +40,9 @@ def test_a_seed_gives_the_same_bytes_every_time() -> None:
 
 
 def test_pinning_an_attribute_keeps_the_rest() -> None:
-    free = make_subject(11)
-    pinned = make_subject(11, color=next(name for name in COLORS if name != free.color))
+    seed = FIRST_HELD_OUT_SEED + 11
+    free = make_subject(seed)
+    pinned = make_subject(seed, color=next(name for name in COLORS if name != free.color))
     assert pinned.parts == free.parts
     assert (pinned.class_noun, pinned.pattern) == (free.class_noun, free.pattern)
     everything = make_subject(3, class_noun="mug", color="red", pattern="striped")
@@ -73,7 +77,9 @@ def test_the_mask_is_where_the_view_differs_from_white(class_noun: str) -> None:
     assert differs[frame.mask].all()
     padded = np.pad(frame.mask, 1)
     near = padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
-    assert (differs & ~frame.mask & ~near).sum() <= 0.02 * frame.mask.sum()
+    # The lens leaves a trace of the subject's light up to two pixels away.
+    clearly = (frame.rgb < 225).any(axis=2)
+    assert (clearly & ~frame.mask & ~near).sum() <= 0.02 * frame.mask.sum()
 
 
 @pytest.mark.parametrize("color", COLORS)
@@ -156,3 +162,17 @@ def test_bad_numbers_are_explained() -> None:
         Camera(azimuth_deg=0.0, elevation_deg=0.0, zoom=0.0)
     with pytest.raises(ConfigError, match="elevation_deg must be between"):
         Camera(azimuth_deg=0.0, elevation_deg=100.0)
+
+
+def test_training_never_sees_a_held_out_combination() -> None:
+    names = list(product(CLASSES, COLORS, PATTERNS))
+    kept = [combination for combination in names if is_held_out(*combination)]
+    assert len(names) / 12 < len(kept) < len(names) / 10
+    assert len({(noun, color) for noun, color, _ in kept}) == len(kept)
+    trained = [make_subject(seed) for seed in range(300)]
+    assert not any(is_held_out(s.class_noun, s.color, s.pattern) for s in trained)
+    unseen = [make_subject(FIRST_HELD_OUT_SEED + seed) for seed in range(300)]
+    assert any(is_held_out(s.class_noun, s.color, s.pattern) for s in unseen)
+    noun, color, pattern = kept[0]
+    pinned = make_subject(3, class_noun=noun, color=color, pattern=pattern)
+    assert pinned.pattern == pattern

@@ -79,20 +79,28 @@ def build_optimizers(
 
 
 class MatrixRule:
-    """Match parameter names by prefix; an empty tuple matches none."""
+    """Match parameter names by prefix, but for those with one of the `excluded` parts."""
 
-    def __init__(self, *prefixes: str) -> None:
+    def __init__(self, *prefixes: str, excluded: Sequence[str] = ()) -> None:
         self._prefixes = prefixes
+        self._excluded = tuple(excluded)
 
     def __call__(self, name: str) -> bool:
         """Whether this parameter goes to Muon."""
-        return name.startswith(self._prefixes)
+        is_excluded = any(part in name for part in self._excluded)
+        return name.startswith(self._prefixes) and not is_excluded
 
 
 def _matrix_view(parameter: nn.Parameter) -> nn.Parameter:
     """A (out, rest) parameter over the same memory, gradient included."""
-    view = nn.Parameter(parameter.data.view(len(parameter), -1))
     gradient: Tensor | None = parameter.grad
     assert gradient is not None
-    view.grad = gradient.view(len(parameter), -1)
+    view = nn.Parameter(_rows(parameter.data))
+    view.grad = _rows(gradient)
     return view
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """A matrix over the memory of a kernel, channels last or not."""
+    is_plain = tensor.is_contiguous()
+    return (tensor if is_plain else tensor.permute(0, 2, 3, 1)).view(len(tensor), -1)

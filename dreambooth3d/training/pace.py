@@ -1,10 +1,10 @@
-"""Progress of a training that ends after a count of steps or a time, whichever comes first."""
+"""Pace of a training that ends after a count of steps or a time, whichever comes first."""
 
 from dataclasses import dataclass
 
 
 @dataclass(kw_only=True)
-class Progress:
+class Pace:
     """Step and seconds used so far; the schedule follows the larger of both shares."""
 
     num_steps: int

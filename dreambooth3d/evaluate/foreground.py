@@ -1,0 +1,25 @@
+"""Cut the subject out of frames of the embedded world, as its views on white show it."""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dreambooth3d.evaluate.identity import cut_to_object
+from dreambooth3d.evaluate.probe import Probe, subject_masks
+
+Frames = NDArray[np.uint8]
+
+
+def cut_out(probe: Probe, frames_FHWC: Frames) -> list[Frames]:
+    """Squares around the subject on white, one a frame; a frame without a subject stays whole."""
+    masks = subject_masks(probe, frames_FHWC)
+    return [_cut(frame, mask) for frame, mask in zip(frames_FHWC, masks, strict=True)]
+
+
+def _cut(frame: Frames, mask: NDArray[np.bool_]) -> Frames:
+    if not mask.any():
+        return frame
+    size = (frame.shape[1], frame.shape[0])
+    share = Image.fromarray((mask * 255).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
+    inside = np.asarray(share)[..., None] >= 128
+    return cut_to_object(Image.fromarray(np.where(inside, frame, 255).astype(np.uint8)))
