@@ -8,6 +8,7 @@ not depend on the engine or on the number of workers.
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from types import ModuleType
 from typing import Any, Literal, Protocol, cast
 
 import torch
@@ -153,10 +154,7 @@ class DeepSpeedEngine:
         precision: torch.dtype = torch.float32,
         resume: Checkpoint | None = None,
     ) -> None:
-        if not torch.cuda.is_available():
-            os.environ.setdefault("DS_ACCELERATOR", "cpu")
-        import deepspeed
-
+        deepspeed = _import_deepspeed()
         self._named = trained_parameters(task)
         # Before DeepSpeed copies parameters into its shards, so that every copy agrees.
         load_trained(self._named, resume)
@@ -253,6 +251,22 @@ class DeepSpeedEngine:
             }
         if hasattr(sharded, "_lazy_init_hp_params_optimizer_state"):
             sharded._lazy_init_hp_params_optimizer_state()
+
+
+def _import_deepspeed() -> ModuleType:
+    """Import DeepSpeed; on CPUs without its shared-memory collectives.
+
+    DeepSpeed would compile them at the first use, behind a lock file that outlives a killed process
+    and makes every later training wait for ever. Gloo does the same work.
+    """
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed
+    from deepspeed.ops import __compatible_ops__
+
+    if not torch.cuda.is_available():
+        __compatible_ops__["deepspeed_shm_comm"] = False
+    return cast(ModuleType, deepspeed)
 
 
 def deepspeed_config(
