@@ -100,3 +100,18 @@ def test_two_workers_train_as_one(tmp_path: Path) -> None:
     task: nn.Module = Line()
     expected = fit(TorchEngine(task, OPTIM), batch, Plan(num_steps=12, optim=OPTIM, run_key="x"))
     assert losses == pytest.approx(expected.losses, rel=1e-5)
+
+
+def _alone(rank: int, folder: str) -> None:
+    os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    os.environ["TORCH_EXTENSIONS_DIR"] = str(Path(folder, "extensions"))
+    store = Path(folder, "store")
+    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=1)
+    train("zero2")
+    distributed.destroy_process_group()
+
+
+def test_deepspeed_compiles_nothing_on_a_cpu(tmp_path: Path) -> None:
+    # A compiler killed at work would leave a lock file, and the next training would wait for ever.
+    multiprocessing.spawn(_alone, args=(str(tmp_path),), nprocs=1)
+    assert not (tmp_path / "extensions").exists()
