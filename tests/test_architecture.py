@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("backbone", "pairs", "pretrain", "personalize", "generate", "evaluate")
-BASE = ("artifacts", "model", "diffusion", "scenes")
+BASE = ("artifacts", "model", "diffusion", "scenes", "vision")
 RUNNING = ("training", "runtime")
 # What each package may import besides itself and `errors`.
 ALLOWED: dict[str, frozenset[str]] = {

@@ -1,0 +1,1 @@
+"""Where raw pairs come from: one small plug for each kind of input."""

@@ -1,0 +1,1 @@
+"""Foundation: pictures in, pictures and numbers out (segment, frame, measure, embed)."""
