@@ -10,6 +10,7 @@
 | `table`    | CSV files a user wrote                                                           |
 | `subject`  | ``images/ references/ prompt.txt metadata.json`` and the CSV of many subjects    |
 | `pairs`    | WebDataset tars with a byte index                                                |
+| `chunks`   | a cache of rendered arrays with a note on every scene                            |
 | `adapter`  | a folder of safetensors, a card and the reference views                          |
 | `clip`     | ``clip.mp4`` and ``clip.mp4.json``                                               |
 | `chart`    | line charts as SVG                                                               |

@@ -1,21 +1,14 @@
-"""A cached pool of rendered scenes on disk, read through memory maps.
+"""The scenes a backbone learns from: chunks of pixels, (N, F, H, W, 3) uint8, with captions."""
 
-A pool is a folder of chunks. A chunk is `<kind>-<index>.npy`, (N, F, H, W, 3) uint8, beside a JSON
-file with the captions of every scene; the JSON file is written last and marks the chunk as whole.
-"""
-
-import json
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dreambooth3d.artifacts.chunks import ChunkContent, ChunkSpec, ensure_chunks, plan_chunks
 from dreambooth3d.backbone.config import BackboneTrainConfig
 from dreambooth3d.scenes import (
     FIRST_HELD_OUT_SEED,
@@ -35,24 +28,6 @@ Pixels = NDArray[np.uint8]
 _FIRST_SEED: dict[Kind, int] = {"clip": 0, "image": 300_000, "reference": 700_000}
 _NAMED_SHARE = 0.8
 _WHITE_PLACES = ("on a white background", "on white", "in front of a white background")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChunkSpec:
-    """What one chunk holds; everything needed to render it in another process."""
-
-    kind: Kind
-    index: int
-    num_scenes: int
-    first_seed: int
-    num_frames: int
-    size: int
-    num_captions: int
-
-    @property
-    def name(self) -> str:
-        """File name without suffix."""
-        return f"{self.kind}-{self.index:04d}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,49 +81,40 @@ def held_out_specs(config: BackboneTrainConfig) -> list[ChunkSpec]:
 
 
 def _specs(config: BackboneTrainConfig, kind: Kind, count: int, first_seed: int) -> list[ChunkSpec]:
-    return [
-        ChunkSpec(
-            kind=kind,
-            index=index,
-            num_scenes=min(config.chunk, count - start),
-            first_seed=first_seed + start,
-            num_frames=config.num_frames if kind == "clip" else 1,
-            size=config.size,
-            num_captions=config.num_captions,
-        )
-        for index, start in enumerate(range(0, count, config.chunk))
-    ]
+    return plan_chunks(
+        kind,
+        count,
+        chunk=config.chunk,
+        first_seed=first_seed,
+        num_frames=config.num_frames if kind == "clip" else 1,
+        size=config.size,
+        num_captions=config.num_captions,
+    )
 
 
 def ensure_pool(specs: Sequence[ChunkSpec], folder: Path, *, workers: int) -> Pool:
     """Render the chunks that are not there yet, then open all of them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    missing = [spec for spec in specs if not _is_whole(spec, folder)]
-    if workers > 1 and len(missing) > 1:
-        context = get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context) as executor:
-            list(executor.map(render_chunk, missing, [folder] * len(missing)))
-    else:
-        for spec in missing:
-            render_chunk(spec, folder)
-    return Pool(chunks=tuple(_open_chunk(spec, folder) for spec in specs))
+    contents = ensure_chunks(specs, folder, render_chunk, workers=workers)
+    return Pool(
+        chunks=tuple(
+            Chunk(
+                kind=cast(Kind, spec.kind),
+                name=spec.name,
+                pixels=content.arrays["pixels"],
+                captions=tuple(tuple(variants) for variants in content.notes),
+            )
+            for spec, content in zip(specs, contents, strict=True)
+        )
+    )
 
 
-def render_chunk(spec: ChunkSpec, folder: Path) -> None:
-    """Render one chunk and publish it: pixels first, captions last."""
-    shape = (spec.num_scenes, spec.num_frames, spec.size, spec.size, 3)
-    pixels = np.empty(shape, np.uint8)
-    captions = []
-    for row in range(spec.num_scenes):
-        pixels[row], variants = render_sample(spec, spec.first_seed + row)
-        captions.append(variants)
-    aside = folder / f".{spec.name}.{os.getpid()}.npy"
-    np.save(aside, pixels)
-    aside.replace(folder / f"{spec.name}.npy")
-    content = json.dumps({"spec": _fingerprint(spec), "captions": captions})
-    aside = folder / f".{spec.name}.{os.getpid()}.json"
-    aside.write_text(content, encoding="utf-8")
-    aside.replace(folder / f"{spec.name}.json")
+def render_chunk(spec: ChunkSpec) -> ChunkContent:
+    """Render the scenes of one chunk and draw their captions."""
+    samples = [render_sample(spec, seed) for seed in spec.seeds]
+    return ChunkContent(
+        arrays={"pixels": np.stack([pixels for pixels, _ in samples])},
+        notes=[captions for _, captions in samples],
+    )
 
 
 def render_sample(spec: ChunkSpec, seed: int) -> tuple[Pixels, list[str]]:
@@ -177,24 +143,3 @@ def _describe_on_white(words: tuple[str, str, str], rng: np.random.Generator) ->
     what = " ".join(named) if rng.random() < _NAMED_SHARE else noun
     article = "an" if what[0] in "aeiou" else "a"
     return f"a photo of {article} {what} {_WHITE_PLACES[int(rng.integers(len(_WHITE_PLACES)))]}"
-
-
-def _fingerprint(spec: ChunkSpec) -> dict[str, int | str]:
-    return {name: getattr(spec, name) for name in ChunkSpec.__dataclass_fields__}
-
-
-def _is_whole(spec: ChunkSpec, folder: Path) -> bool:
-    path = folder / f"{spec.name}.json"
-    if not path.is_file():
-        return False
-    return bool(json.loads(path.read_text(encoding="utf-8"))["spec"] == _fingerprint(spec))
-
-
-def _open_chunk(spec: ChunkSpec, folder: Path) -> Chunk:
-    content = json.loads((folder / f"{spec.name}.json").read_text(encoding="utf-8"))
-    return Chunk(
-        kind=spec.kind,
-        name=spec.name,
-        pixels=np.load(folder / f"{spec.name}.npy", mmap_mode="r"),
-        captions=tuple(tuple(variants) for variants in content["captions"]),
-    )

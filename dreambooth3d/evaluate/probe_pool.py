@@ -1,22 +1,18 @@
-"""A cached pool of labelled real renders on disk, from which the probe learns.
+"""The labelled real renders the probe learns from.
 
-A pool is a folder of chunks. A chunk is `<kind>-<index>.npy`, (N, F, H, W, 3) uint8, the masks
-`<kind>-<index>.mask.npy`, (N, F, H/2, W/2) uint8: how many of 2x2 pixels show the subject, and a
-JSON file with the labels; the JSON file is written last and marks the chunk as whole.
+A chunk holds pixels, (N, F, H, W, 3) uint8, masks, (N, F, H/2, W/2) uint8: how many of 2x2 pixels
+show the subject, and the labels of every scene.
 """
 
-import json
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dreambooth3d.artifacts.chunks import ChunkContent, ChunkSpec, ensure_chunks, plan_chunks
 from dreambooth3d.evaluate.config import ProbeConfig
 from dreambooth3d.scenes import (
     BACKGROUNDS,
@@ -39,23 +35,6 @@ MASK_FULL = 4
 
 # Ranges of their own among the seeds that may be trained on, and held-out ones that no suite uses.
 _FIRST_SEED: dict[Kind, int] = {"clip": 800_000, "image": 850_000}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChunkSpec:
-    """What one chunk holds; everything needed to render it in another process."""
-
-    kind: Kind
-    index: int
-    num_scenes: int
-    first_seed: int
-    num_frames: int
-    size: int
-
-    @property
-    def name(self) -> str:
-        """File name without suffix."""
-        return f"{self.kind}-{self.index:04d}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,17 +92,14 @@ def held_out_specs(config: ProbeConfig) -> list[ChunkSpec]:
 
 
 def _specs(config: ProbeConfig, kind: Kind, count: int, *, first: int) -> list[ChunkSpec]:
-    return [
-        ChunkSpec(
-            kind=kind,
-            index=index,
-            num_scenes=min(config.chunk, count - start),
-            first_seed=first + _FIRST_SEED[kind] + start,
-            num_frames=config.num_frames if kind == "clip" else 1,
-            size=config.size,
-        )
-        for index, start in enumerate(range(0, count, config.chunk))
-    ]
+    return plan_chunks(
+        kind,
+        count,
+        chunk=config.chunk,
+        first_seed=first + _FIRST_SEED[kind],
+        num_frames=config.num_frames if kind == "clip" else 1,
+        size=config.size,
+    )
 
 
 def ensure_pool(
@@ -133,48 +109,32 @@ def ensure_pool(
     workers: int,
     on_chunk: Callable[[int, int], None] = lambda done, total: None,
 ) -> ProbePool:
-    """Render the chunks that are not there yet, then open all of them.
-
-    Args:
-        specs: the chunks.
-        folder: where they are.
-        workers: processes that render.
-        on_chunk: told (chunks rendered, chunks that were missing) after each.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    missing = [spec for spec in specs if not _is_whole(spec, folder)]
-    if workers > 1 and len(missing) > 1:
-        context = get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context) as executor:
-            rendered = executor.map(render_chunk, missing, [folder] * len(missing))
-            for done, _ in enumerate(rendered, start=1):
-                on_chunk(done, len(missing))
-    else:
-        for done, spec in enumerate(missing, start=1):
-            render_chunk(spec, folder)
-            on_chunk(done, len(missing))
-    return ProbePool(chunks=tuple(_open_chunk(spec, folder) for spec in specs))
+    """Render the chunks that are not there yet, then open all; arguments of `ensure_chunks`."""
+    contents = ensure_chunks(specs, folder, render_chunk, workers=workers, on_chunk=on_chunk)
+    return ProbePool(
+        chunks=tuple(
+            Chunk(
+                kind=cast(Kind, spec.kind),
+                pixels=content.arrays["pixels"],
+                masks=content.arrays["masks"],
+                labels=np.array(content.notes, np.int64),
+            )
+            for spec, content in zip(specs, contents, strict=True)
+        )
+    )
 
 
-def render_chunk(spec: ChunkSpec, folder: Path) -> None:
-    """Render one chunk and publish it: pixels and masks first, labels last."""
-    shape = (spec.num_scenes, spec.num_frames, spec.size, spec.size)
-    pixels = np.empty((*shape, 3), np.uint8)
-    masks = np.empty((*shape[:2], spec.size // 2, spec.size // 2), np.uint8)
-    labels = []
-    for row in range(spec.num_scenes):
-        seed = spec.first_seed + row
-        scene = make_scene(make_subject(seed), seed, num_frames=spec.num_frames)
-        pixels[row], mask = render_scene(scene, size=spec.size)
-        masks[row] = count_blocks(mask)
-        labels.append(label(scene))
-    for name, content in ((f"{spec.name}.npy", pixels), (f"{spec.name}.mask.npy", masks)):
-        aside = folder / f".{os.getpid()}.{name}"
-        np.save(aside, content)
-        aside.replace(folder / name)
-    aside = folder / f".{os.getpid()}.{spec.name}.json"
-    aside.write_text(json.dumps({"spec": asdict(spec), "labels": labels}), encoding="utf-8")
-    aside.replace(folder / f"{spec.name}.json")
+def render_chunk(spec: ChunkSpec) -> ChunkContent:
+    """Render the scenes of one chunk, with masks and labels."""
+    scenes = [make_scene(make_subject(s), s, num_frames=spec.num_frames) for s in spec.seeds]
+    rendered = [render_scene(scene, size=spec.size) for scene in scenes]
+    return ChunkContent(
+        arrays={
+            "pixels": np.stack([pixels for pixels, _ in rendered]),
+            "masks": np.stack([count_blocks(mask) for _, mask in rendered]),
+        },
+        notes=[label(scene) for scene in scenes],
+    )
 
 
 def count_blocks(mask_FHW: NDArray[np.bool_]) -> Bytes:
@@ -192,21 +152,4 @@ def label(scene: Scene) -> tuple[int, int, int, int]:
         COLORS.index(scene.subject.color),
         BACKGROUNDS.index(scene.background),
         MOTIONS.index(scene.motion),
-    )
-
-
-def _is_whole(spec: ChunkSpec, folder: Path) -> bool:
-    path = folder / f"{spec.name}.json"
-    if not path.is_file():
-        return False
-    return bool(json.loads(path.read_text(encoding="utf-8"))["spec"] == asdict(spec))
-
-
-def _open_chunk(spec: ChunkSpec, folder: Path) -> Chunk:
-    content = json.loads((folder / f"{spec.name}.json").read_text(encoding="utf-8"))
-    return Chunk(
-        kind=spec.kind,
-        pixels=np.load(folder / f"{spec.name}.npy", mmap_mode="r"),
-        masks=np.load(folder / f"{spec.name}.mask.npy", mmap_mode="r"),
-        labels=np.array(content["labels"], np.int64),
     )
