@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from dreambooth3d.artifacts.settings import resource, versioned_fields
+from dreambooth3d.artifacts.settings import require_range, resource, versioned_fields
 from dreambooth3d.errors import ConfigError
 
 # A longer training of the same thing may go on from a shorter one.
@@ -128,10 +128,15 @@ class BackboneTrainConfig:
             f"at most num_frames ({self.num_frames})",
             self.vae_clip_frames,
         )
-        for name in ("num_clips", "num_images", "num_references", "num_captions", "chunk"):
-            _require(getattr(self, name) > 0, name, "positive", getattr(self, name))
-        for name in ("clip_fraction", "reference_fraction", "text_dropout", "decay_fraction"):
-            _require(0 <= getattr(self, name) <= 1, name, "between 0 and 1", getattr(self, name))
+        require_range(
+            self, "num_clips", "num_images", "num_references", "num_captions", "chunk", least=1
+        )
+        require_range(
+            self,
+            "clip_fraction", "reference_fraction", "text_dropout", "decay_fraction",
+            least=0,
+            most=1,
+        )  # fmt: skip
         largest = self.num_frames // 4 + 1
         tokens = largest * self.frame_tokens
         _require(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dreambooth3d.artifacts.settings import resource
+from dreambooth3d.artifacts.settings import require_range, resource
 from dreambooth3d.errors import ConfigError
 
 
@@ -20,11 +20,8 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        if self.frames < 0 or self.batch_size < 1:
-            raise ConfigError(
-                "frames must be at least 0 and batch_size at least 1, "
-                f"got {self.frames} and {self.batch_size}"
-            )
+        require_range(self, "frames", least=0)
+        require_range(self, "batch_size", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +73,11 @@ class ProbeConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _at_least_one(
+        require_range(
             self,
             "num_clips", "num_images", "num_held_out", "chunk", "steps", "batch_images",
             "batch_clips", "workers",
+            least=1,
         )  # fmt: skip
         if self.size < 16 or self.size % 2:
             raise ConfigError(
@@ -90,16 +88,9 @@ class ProbeConfig:
                 f"window must be 2 to num_frames ({self.num_frames}), got {self.window}; "
                 "motion is read from neighbouring frames"
             )
-        if self.lr <= 0 or self.muon_lr <= 0 or self.minutes < 0:
-            raise ConfigError(
-                "lr and muon_lr must be positive and minutes at least 0, "
-                f"got {self.lr}, {self.muon_lr} and {self.minutes}; 0 minutes is no limit"
-            )
-        for name in ("decay_fraction", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(
-                    f"{name} must be at least 0 and below 1, got {getattr(self, name)}; correct it"
-                )
+        require_range(self, "lr", "muon_lr", above=0)
+        require_range(self, "minutes", least=0)
+        require_range(self, "decay_fraction", "label_smoothing", least=0, below=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,16 +121,11 @@ class BackboneSuiteConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _at_least_one(self, "num_scenes", "num_turning", "steps", "sheet_clips", "batch_size")
-        if self.seed < 0 or self.num_frames < 0 or self.flow_shift < 0:
-            raise ConfigError(
-                "seed, num_frames and flow_shift must be at least 0, "
-                f"got {self.seed}, {self.num_frames} and {self.flow_shift}; 0 is the default"
-            )
-        if not 0 <= self.guidance_scale <= 100:
-            raise ConfigError(
-                f"guidance_scale must be 0 to 100, got {self.guidance_scale}; 1 turns it off"
-            )
+        require_range(
+            self, "num_scenes", "num_turning", "steps", "sheet_clips", "batch_size", least=1
+        )
+        require_range(self, "seed", "num_frames", "flow_shift", least=0)
+        require_range(self, "guidance_scale", least=0, most=100)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +155,7 @@ class ReferenceSuiteConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _at_least_one(self, "num_pictures", "num_levels", "steps", "batch_size")
+        require_range(self, "num_pictures", "num_levels", "steps", "batch_size", least=1)
         if self.num_subjects < max(2, self.num_pictures):
             raise ConfigError(
                 f"num_subjects must be at least 2 and num_pictures ({self.num_pictures}), "
@@ -177,11 +163,3 @@ class ReferenceSuiteConfig:
             )
         if not 0 < self.band[0] < self.band[1] < 1:
             raise ConfigError(f"band must rise within 0..1, got {self.band}; use 0.6 to 0.95")
-
-
-def _at_least_one(config: object, *names: str) -> None:
-    for name in names:
-        if getattr(config, name) < 1:
-            raise ConfigError(
-                f"{name} must be at least 1, got {getattr(config, name)}; correct the setting"
-            )

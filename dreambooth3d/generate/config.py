@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from dreambooth3d.artifacts.settings import resource
-from dreambooth3d.errors import ConfigError
+from dreambooth3d.artifacts.settings import require_choices, require_range, resource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,20 +41,10 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         """Check ranges; the backbone checks the clip's shape."""
-        for name in ("num_frames", "width", "height", "seed"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must be at least 0, got {getattr(self, name)}; "
-                                  "use 0 for the default")  # fmt: skip
-        for name in ("steps", "fps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}; "
-                                  f"leave {name} out for the default")  # fmt: skip
-        if not 0 <= self.guidance_scale <= 100:
-            raise ConfigError(
-                f"guidance_scale must be 0 to 100, got {self.guidance_scale}; 1 turns it off"
-            )
-        if self.fps > 240 or self.seed >= 2**63 or self.flow_shift < 0:
-            raise ConfigError(
-                "fps must be at most 240, seed below 2**63 and flow_shift at least 0, "
-                f"got {self.fps}, {self.seed} and {self.flow_shift}; correct them"
-            )
+        require_choices(self)
+        require_range(self, "num_frames", "width", "height", least=0)
+        require_range(self, "seed", least=0, below=2**63)
+        require_range(self, "steps", "batch_size", least=1)
+        require_range(self, "fps", least=1, most=240)
+        require_range(self, "guidance_scale", least=0, most=100)
+        require_range(self, "flow_shift", least=0)

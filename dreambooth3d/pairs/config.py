@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from dreambooth3d.artifacts.settings import resource
+from dreambooth3d.artifacts.settings import require_range, resource
 from dreambooth3d.errors import ConfigError
 
 Source = Literal["scenes"]
@@ -35,17 +35,9 @@ class PairsConfig:
         """Check ranges."""
         if self.source != "scenes":
             raise ConfigError(f"source must be scenes, got {self.source!r}; leave it out")
-        for name in ("samples", "pairs_per_subject", "samples_per_shard"):
-            if getattr(self, name) < 1:
-                raise ConfigError(
-                    f"{name} must be at least 1, got {getattr(self, name)}; use for example 128"
-                )
-        if not 32 <= self.size <= 1024:
-            raise ConfigError(f"size must be 32 to 1024 pixels, got {self.size}; use 64")
-        if self.seed < 0 or self.workers < 0:
-            raise ConfigError(
-                f"seed and workers must be at least 0, got {self.seed} and {self.workers}"
-            )
+        require_range(self, "samples", "pairs_per_subject", "samples_per_shard", least=1)
+        require_range(self, "seed", "workers", least=0)
+        require_range(self, "size", least=32, most=1024)
 
     @property
     def num_shards(self) -> int:

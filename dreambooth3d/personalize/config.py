@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from dreambooth3d.artifacts.settings import resource
+from dreambooth3d.artifacts.settings import require_choices, require_range, resource
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.model.forward import ReferenceAttention
 from dreambooth3d.model.routing import TextScope
@@ -57,24 +57,12 @@ class PersonalizeConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name in ("steps", "batch_size", "rank", "num_views", "tries", "save_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(
-                    f"{name} must be at least 1, got {getattr(self, name)}; leave it out for the "
-                    "recipe's value"
-                )
-        choices = {
-            "method": ("joint", "3dreambooth", "3dapter"),
-            "reference_attention": ("joint", "isolated"),
-            "text_scope": ("span", "prompt"),
-            "precision": ("fp32", "bf16"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(
-                    f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}; "
-                    "choose one"
-                )
+        require_choices(self)
+        require_range(
+            self, "steps", "batch_size", "rank", "num_views", "tries", "save_every", least=1
+        )
+        require_range(self, "seed", "size", "workers", least=0, below=2**63)
+        require_range(self, "sigma_shift", above=0)
         if "[{trigger} {class_noun}]" not in self.prompt:
             raise ConfigError(
                 "prompt must hold [{trigger} {class_noun}], got "
@@ -88,14 +76,6 @@ class PersonalizeConfig:
                 f"got {self.prompt!r}; "
                 "write for example: a video of a [{trigger} {class_noun}]"
             ) from error
-        if self.sigma_shift <= 0 or self.seed >= 2**63:
-            raise ConfigError(
-                "sigma_shift must be positive and seed below 2**63, "
-                f"got {self.sigma_shift} and {self.seed}; leave them out for the recipe's values"
-            )
-        for name in ("seed", "size", "workers"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must be at least 0, got {getattr(self, name)}")
         self.optim.lr_at(0, self.steps)
 
     @property

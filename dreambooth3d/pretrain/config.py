@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from dreambooth3d.artifacts.settings import resource
+from dreambooth3d.artifacts.settings import require_choices, require_range, resource
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.model.forward import ReferenceAttention
-from dreambooth3d.training.engine import STRATEGIES, Strategy
+from dreambooth3d.training.engine import Strategy
 from dreambooth3d.training.optim import OptimConfig, Schedule
 
 
@@ -54,26 +54,13 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name in ("workers", "steps", "batch_size", "rank", "save_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(
-                    f"{name} must be at least 1, got {getattr(self, name)}; leave it out for the "
-                    "recipe's value"
-                )
-        for name in ("text_dropout", "reference_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be 0 to below 1, got {getattr(self, name)}")
-        choices = {
-            "strategy": STRATEGIES,
-            "reference_attention": ("joint", "isolated"),
-            "precision": ("fp32", "bf16"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(
-                    f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}; "
-                    "choose one"
-                )
+        require_choices(self)
+        require_range(
+            self, "workers", "steps", "batch_size", "rank", "save_every", "log_every", least=1
+        )
+        require_range(self, "text_dropout", "reference_dropout", least=0, below=1)
+        require_range(self, "seed", "size", least=0, below=2**63)
+        require_range(self, "sigma_shift", above=0)
         if self.strategy == "single" and self.workers != 1:
             raise ConfigError(
                 f"workers must be 1 with strategy single, got {self.workers}; use ddp or zero2"
@@ -82,11 +69,6 @@ class PretrainConfig:
             raise ConfigError(
                 f"batch_size must be a multiple of workers ({self.workers}), "
                 f"got {self.batch_size}; change one of them"
-            )
-        if not 0 <= self.seed < 2**63 or self.size < 0 or self.sigma_shift <= 0:
-            raise ConfigError(
-                "seed and size must be at least 0 and sigma_shift positive, "
-                f"got {self.seed}, {self.size} and {self.sigma_shift}"
             )
         self.optim.lr_at(0, self.steps)
 

@@ -119,8 +119,8 @@ def test_the_suite_runs_end_to_end(miniature: Path, tmp_path: Path) -> None:
     ("setting", "sentence"),
     [
         ({"steps": 0}, "steps must be at least 1, got 0"),
-        ({"seed": -1}, "seed, num_frames and flow_shift must be at least 0"),
-        ({"guidance_scale": -1.0}, "guidance_scale must be 0 to 100"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"guidance_scale": -1.0}, "guidance_scale must be at least 0 and at most 100"),
     ],
 )
 def test_bad_settings_are_refused(setting: dict[str, float], sentence: str) -> None:

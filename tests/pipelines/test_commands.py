@@ -53,7 +53,7 @@ def test_settings_are_typed_and_checked() -> None:
         (PersonalizeConfig(), "method=lora", "method must be one of joint"),
         (PersonalizeConfig(), "prompt=a thing", "prompt must hold"),
         (PairsConfig(), "samples=0", "samples must be at least 1"),
-        (PairsConfig(), "size=8", "size must be 32 to 1024"),
+        (PairsConfig(), "size=8", "size must be at least 32 and at most 1024"),
     ],
 )
 def test_bad_settings_are_one_sentence(config: object, setting: str, sentence: str) -> None:
