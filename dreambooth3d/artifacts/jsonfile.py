@@ -36,27 +36,38 @@ def dump_json(value: Mapping[str, JsonValue], *, what: str, indent: int | None =
         ) from error
 
 
+def json_bytes(value: Mapping[str, JsonValue], *, what: str) -> bytes:
+    """Return one JSON object as a file's content; the same value gives the same bytes."""
+    return (dump_json(value, what=what, indent=2) + "\n").encode()
+
+
 def write_json(path: Path, value: Mapping[str, JsonValue]) -> None:
-    """Write one JSON object; the same value gives the same bytes."""
-    text = dump_json(value, what=path.name, indent=2)
-    path.write_text(text + "\n", encoding="utf-8", newline="\n")
+    """Write one JSON object."""
+    path.write_bytes(json_bytes(value, what=path.name))
 
 
 def read_json(path: Path, *, what: str) -> dict[str, JsonValue]:
     """Read one JSON object; an `ArtifactError` names the file when it is missing or damaged."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ArtifactError(
             f"{what} must be a JSON file, got no file at {path}; make it again"
         ) from error
+    return parse_json(data, what=what, name=str(path))
+
+
+def parse_json(data: bytes, *, what: str, name: str) -> dict[str, JsonValue]:
+    """Return the JSON object in the content of the file `name`."""
+    try:
+        value = json.loads(data.decode("utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ArtifactError(
-            f"{what} must be valid JSON, got a damaged file {path} ({error}); make it again"
+            f"{what} must be valid JSON, got a damaged file {name} ({error}); make it again"
         ) from error
     if not isinstance(value, dict):
         raise ArtifactError(
-            f"{what} must be a JSON object, got {type(value).__name__} in {path}; make it again"
+            f"{what} must be a JSON object, got {type(value).__name__} in {name}; make it again"
         )
     return value
 

@@ -37,24 +37,29 @@ class Manifest:
             if not value:
                 raise ConfigError(f"manifest {name} must be a name, got {value!r}; pass it")
 
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return what the file holds."""
+        return {
+            "stage": self.stage,
+            "key": self.key,
+            "config": self.config,
+            "parents": list(self.parents),
+            "outputs": self.outputs,
+        }
+
     def save(self, folder: Path) -> None:
         """Write ``folder/manifest.json``."""
-        write_json(
-            folder / MANIFEST_NAME,
-            {
-                "stage": self.stage,
-                "key": self.key,
-                "config": self.config,
-                "parents": list(self.parents),
-                "outputs": self.outputs,
-            },
-        )
+        write_json(folder / MANIFEST_NAME, self.to_json())
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":
         """Read ``folder/manifest.json``; an `ArtifactError` names the file when it is unusable."""
         path = folder / MANIFEST_NAME
-        found = read_json(path, what="manifest")
+        return cls.from_json(read_json(path, what="manifest"), name=str(path))
+
+    @classmethod
+    def from_json(cls, found: dict[str, JsonValue], *, name: str) -> "Manifest":
+        """Check what was read from the file `name`."""
         match found:
             case {
                 "stage": str(stage),
@@ -72,5 +77,5 @@ class Manifest:
                 )
         raise ArtifactError(
             f"manifest must have the fields {', '.join(_FIELDS)}, "
-            f"got {', '.join(sorted(found)) or 'none'} in {path}; make the folder again"
+            f"got {', '.join(sorted(found)) or 'none'} in {name}; make the folder again"
         )

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dreambooth3d.artifacts.pairs import Pair, ShardEntry, write_shard
+from dreambooth3d.artifacts.pairs import write_shard
+from dreambooth3d.artifacts.place import Place
+from dreambooth3d.artifacts.shard import Pair, ShardEntry, encode_pair, pack_shard
 from dreambooth3d.pairs.config import PairsConfig
 from dreambooth3d.scenes import (
     FIRST_HELD_OUT_SEED,
@@ -64,7 +66,9 @@ def shard_path(folder: Path, shard: int) -> Path:
 
 def build_shard(config: PairsConfig, folder: Path, shard: int) -> ShardEntry:
     """Write one shard; the file appears whole or not at all."""
-    return write_shard(shard_path(folder, shard), build_pairs(config, shard))
+    samples = ((pair.key, encode_pair(pair)) for pair in build_pairs(config, shard))
+    packed = pack_shard(shard_path(folder, shard).name, samples, source=config.source)
+    return write_shard(Place.parse(str(folder)), packed)
 
 
 def _draw(seed: int, what: str, index: int) -> int:

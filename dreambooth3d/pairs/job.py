@@ -22,14 +22,16 @@ from dreambooth3d.artifacts.key import (
     publish_file,
 )
 from dreambooth3d.artifacts.manifest import Manifest
-from dreambooth3d.artifacts.pairs import ShardEntry, write_corpus
+from dreambooth3d.artifacts.pairs import write_corpus
+from dreambooth3d.artifacts.place import Place
 from dreambooth3d.artifacts.settings import versioned_fields
+from dreambooth3d.artifacts.shard import ShardEntry, index_name
 from dreambooth3d.errors import RunError
 from dreambooth3d.pairs.build import build_shard, shard_path
 from dreambooth3d.pairs.config import PairsConfig
 from dreambooth3d.runtime.session import last_line, num_cores, quiet_data_logs, ray_session
 
-STAGE, REVISION = "pairs", 1
+STAGE, REVISION = "pairs", 2
 
 
 def key_of(config: PairsConfig) -> str:
@@ -135,8 +137,9 @@ def _publish(
 ) -> None:
     with publish(final) as aside:
         for entry in entries:
-            link_or_copy(work / entry.name, aside / entry.name)
-        write_corpus(aside, entries, key=key, config=versioned_fields(config))
+            for name in (entry.name, index_name(entry.name)):
+                link_or_copy(work / name, aside / name)
+        write_corpus(Place.parse(str(aside)), entries, key=key, config=versioned_fields(config))
     shutil.rmtree(work, ignore_errors=True)
 
 
@@ -145,12 +148,7 @@ def _record(work: Path, shard: int) -> Path:
 
 
 def _read_entry(record: Path) -> ShardEntry:
-    found = json.loads(record.read_text(encoding="utf-8"))
-    index = tuple(
-        (key, {name: (offset, size) for name, (offset, size) in ranges.items()})
-        for key, ranges in found.pop("index")
-    )
-    return ShardEntry(**found, index=index)
+    return ShardEntry(**json.loads(record.read_text(encoding="utf-8")))
 
 
 def _shard_size(config: PairsConfig, shard: int) -> int:

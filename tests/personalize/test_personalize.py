@@ -6,6 +6,7 @@ from PIL import Image
 
 from dreambooth3d.artifacts.adapter import Adapter
 from dreambooth3d.artifacts.pairs import PairCorpus, write_corpus
+from dreambooth3d.artifacts.place import Place
 from dreambooth3d.artifacts.subject import Subject
 from dreambooth3d.errors import AdapterError, ConfigError, ImageError
 from dreambooth3d.model.backbone import Backbone, load_backbone
@@ -30,7 +31,9 @@ def backbone(miniature: Path) -> Backbone:
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> PairCorpus:
     folder = tmp_path_factory.mktemp("corpus")
     config = PairsConfig(samples=8, samples_per_shard=8, size=32)
-    write_corpus(folder, [build_shard(config, folder, 0)], key="corpus", config={})
+    write_corpus(
+        Place.parse(str(folder)), [build_shard(config, folder, 0)], key="corpus", config={}
+    )
     return PairCorpus.open(folder)
 
 
