@@ -7,6 +7,7 @@ the size in the header is checked before any pixel memory is taken.
 import re
 import struct
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from dreambooth3d.errors import ConfigError, ImageError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+MAX_PIXELS = 80_000_000
 
 # EPS and friends start other programs when they are opened, so Pillow is told what it may try.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -34,7 +36,15 @@ _DECODE_FAILURES = (
 _WHITE = (255, 255, 255)
 
 
-def read_image(path: Path, *, max_pixels: int = 80_000_000) -> Image.Image:
+class TooManyPixelsError(ImageError):
+    """The header announces more pixels than are allowed; none were decoded."""
+
+
+class UnsupportedImageError(ImageError):
+    """The bytes are no picture of a format, or with a kind of pixel, that is read here."""
+
+
+def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode one picture to ``RGB``, or ``RGBA`` when it has transparency.
 
     The EXIF rotation is applied, the first frame of an animation is taken, CMYK and 16 bits a
@@ -46,34 +56,28 @@ def read_image(path: Path, *, max_pixels: int = 80_000_000) -> Image.Image:
             decoding. Pillow's own limit of 179 million applies as well.
 
     Raises:
-        ImageError: The file is missing, empty, not a picture, too large or truncated.
+        ImageError: The file is missing, empty or truncated.
+        TooManyPixelsError: Its header announces more than `max_pixels`.
+        UnsupportedImageError: It is something else than a picture, or has float pixels.
     """
     if not path.is_file():
         raise ImageError(f"image must be a file, got nothing at {path}; check the path")
     if path.stat().st_size == 0:
         raise ImageError(f"image must have content, got zero bytes in {path}; copy it again")
-    try:
-        with Image.open(path, formats=_FORMATS) as opened:
-            _require_size(opened, path, max_pixels)
-            opened.load()
-            return _eight_bit(ImageOps.exif_transpose(opened), path)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(
-            f"image must have at most {max_pixels} pixels, got far more in {path} ({error}); "
-            "make it smaller"
-        ) from error
-    except UnidentifiedImageError as error:
-        raise ImageError(
-            "image must be a JPEG, PNG, WebP, GIF, BMP or TIFF picture, "
-            f"got something else in {path}; convert it (HEIC of a phone: export as JPEG)"
-        ) from error
-    except ImageError:
-        raise
-    except _DECODE_FAILURES as error:
-        raise ImageError(
-            f"image must decode completely, got a damaged or truncated file {path} ({error}); "
-            "copy or export it again"
-        ) from error
+    return _decode(path, str(path), max_pixels)
+
+
+def decode_image(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode one picture from memory; formats, result and errors are those of `read_image`.
+
+    Args:
+        data: The content of a JPEG, PNG, WebP, GIF, BMP or TIFF file.
+        name: What errors call it.
+        max_pixels: As in `read_image`.
+    """
+    if len(data) == 0:
+        raise ImageError(f"image must have content, got zero bytes in {name}; copy it again")
+    return _decode(BytesIO(data), name, max_pixels)
 
 
 def flatten(image: Image.Image) -> Image.Image:
@@ -132,15 +136,40 @@ def natural_order(path: Path) -> tuple[tuple[int, str], ...]:
     return (*key, (-1, str(path)))
 
 
-def _require_size(image: Image.Image, path: Path, max_pixels: int) -> None:
-    if image.width * image.height > max_pixels:
+def _decode(source: Path | BytesIO, name: str, max_pixels: int) -> Image.Image:
+    try:
+        with Image.open(source, formats=_FORMATS) as opened:
+            _require_size(opened, name, max_pixels)
+            opened.load()
+            return _eight_bit(ImageOps.exif_transpose(opened), name)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooManyPixelsError(
+            f"image must have at most {max_pixels} pixels, got far more in {name} ({error}); "
+            "make it smaller"
+        ) from error
+    except UnidentifiedImageError as error:
+        raise UnsupportedImageError(
+            "image must be a JPEG, PNG, WebP, GIF, BMP or TIFF picture, "
+            f"got something else in {name}; convert it (HEIC of a phone: export as JPEG)"
+        ) from error
+    except ImageError:
+        raise
+    except _DECODE_FAILURES as error:
         raise ImageError(
+            f"image must decode completely, got a damaged or truncated file {name} ({error}); "
+            "copy or export it again"
+        ) from error
+
+
+def _require_size(image: Image.Image, name: str, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
+        raise TooManyPixelsError(
             f"image must have at most {max_pixels} pixels, "
-            f"got {image.width}x{image.height} in {path}; make it smaller"
+            f"got {image.width}x{image.height} in {name}; make it smaller"
         )
 
 
-def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
+def _eight_bit(image: Image.Image, name: str) -> Image.Image:
     """Return `image` as bare RGB or RGBA."""
     if image.mode in _SIXTEEN_BIT_MODES:
         # Pillow's own conversion clips at 255 instead of scaling.
@@ -151,9 +180,9 @@ def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
     elif image.mode in _OPAQUE_MODES:
         result = image.convert("RGB")
     else:
-        raise ImageError(
+        raise UnsupportedImageError(
             "image must have 8 or 16 bits a channel in gray, RGB or CMYK, "
-            f"got mode {image.mode} in {path}; export it as PNG"
+            f"got mode {image.mode} in {name}; export it as PNG"
         )
     # Profiles in `info` would travel into files written later and change their bytes.
     result.info = {}

@@ -8,29 +8,22 @@ come from the environment, or from ``s3://key:secret@bucket``. No text this modu
 
 import hashlib
 import os
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import unquote
 
-import fsspec
-import pyarrow as pa
 from pyarrow import fs as arrow_fs
 
 from dreambooth3d.artifacts.key import content_hash, link_or_copy, publish_file
-from dreambooth3d.errors import ArtifactError, Dreambooth3dError, InputError
+from dreambooth3d.artifacts.store import connect, hide_keys, named_failures, with_options
+from dreambooth3d.errors import ArtifactError, InputError
 
 # Above this, a local folder is told from its earlier self by dates, which takes no reading.
 _MOST_HASHED_BYTES = 4 * 1000**3
 _STREAM_BYTES = 1 << 20
-_GS_RETRY_SECONDS = "60"
-_CHECKSUMS = "AWS_REQUEST_CHECKSUM_CALCULATION"
-_FAILURES = (OSError, ValueError, pa.ArrowException, ImportError)
-_environment_lock = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +69,9 @@ class Place:
             return cls(path=os.path.abspath(Path(text).expanduser()))  # noqa: PTH100
         if scheme == "file":
             return cls(path=os.path.abspath(unquote("/" + rest.partition("/")[2])))  # noqa: PTH100
-        store = _with_options(text)
-        with _named(_hide_keys(text, text), store, "reachable", InputError):
-            _, path = _connect(store)
+        store = with_options(text)
+        with named_failures(hide_keys(text, text), store, "reachable", InputError):
+            _, path = connect(store)
         return cls(store=store, path=path.rstrip("/"))
 
     def __truediv__(self, name: str) -> "Place":
@@ -138,6 +131,8 @@ class Place:
     def read_at(self, offset: int, size: int) -> bytes:
         """Read `size` bytes from `offset`; less means that the file ends there."""
         with self._reading(), self.open() as file:
+            # A buffer of `size` is taken before the end is found, so a large size is cut first.
+            size = max(0, min(size, file.seek(0, os.SEEK_END) - offset))
             file.seek(offset)
             return file.read(size)
 
@@ -229,7 +224,7 @@ class Place:
             return kinds.Directory if path.exists() else kinds.NotFound
 
     def _remote(self) -> Any:
-        return _connect(self.store)[0]
+        return connect(self.store)[0]
 
     def _list_store(self) -> Iterator[PlacedFile]:
         selector = arrow_fs.FileSelector(self.path, recursive=True, allow_not_found=True)
@@ -238,100 +233,11 @@ class Place:
                 name = info.path.removeprefix(self.path).lstrip("/")
                 yield PlacedFile(name=name, size=info.size or 0, mtime_ns=info.mtime_ns or 0)
 
-    def _reading(self) -> Any:
-        return _named(self.url, self.store, "readable", InputError)
+    def _reading(self) -> AbstractContextManager[None]:
+        return named_failures(self.url, self.store, "readable", InputError)
 
-    def _writing(self) -> Any:
-        return _named(self.url, self.store, "writable", ArtifactError)
-
-
-@lru_cache(maxsize=16)
-def _connect(store: str) -> tuple[Any, str]:
-    """Open the file system of a URL, once a process, and tell the path within."""
-    scheme, _, _ = store.partition("://")
-    if scheme in ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "hf"):
-        with _plain_uploads("endpoint_override=" in store):
-            opened: tuple[Any, str] = arrow_fs.FileSystem.from_uri(store)
-            return opened
-    if scheme not in fsspec.available_protocols():
-        raise InputError(
-            f"place must be a path or a URL such as s3://, gs:// or hf://, got {scheme}://; "
-            "copy the files to one of these"
-        )
-    system, path = fsspec.core.url_to_fs(store)
-    return arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(system)), path
-
-
-def _with_options(url: str) -> str:
-    """Add to a URL the options that Arrow's defaults get wrong for us."""
-    scheme = url.partition("://")[0]
-    added = {
-        # A small file is one request, and appears whole.
-        "s3": {"allow_delayed_open": "true"},
-        # Without a limit a missing key or network is tried again for a quarter of an hour.
-        "gs": {"retry_limit_seconds": _GS_RETRY_SECONDS},
-        "gcs": {"retry_limit_seconds": _GS_RETRY_SECONDS},
-    }.get(scheme, {})
-    base, _, query = url.partition("?")
-    options = {**added, **dict(parse_qsl(query, keep_blank_values=True))}
-    return f"{base}?{urlencode(options)}" if added else url
-
-
-@contextmanager
-def _plain_uploads(is_own_server: bool) -> Iterator[None]:
-    """Have uploads sent with a length instead of a trailing checksum.
-
-    The AWS SDK reads the choice from the environment when it is connected. Amazon takes both;
-    several other servers answer an upload without Content-Length with an error (HTTP 411).
-    """
-    with _environment_lock:
-        if not is_own_server or _CHECKSUMS in os.environ:
-            yield
-            return
-        os.environ[_CHECKSUMS] = "when_required"
-        try:
-            yield
-        finally:
-            del os.environ[_CHECKSUMS]
-
-
-@contextmanager
-def _named(url: str, store: str, rule: str, kind: type[Dreambooth3dError]) -> Iterator[None]:
-    """Turn any failure of a file system into one sentence that names the URL."""
-    try:
-        yield
-    except Dreambooth3dError:
-        raise
-    except (*_FAILURES, *_hub_failures(store)) as error:
-        found = " ".join(_hide_keys(str(error), store).split()) or type(error).__name__
-        # Not chained: the original text may hold the keys.
-        raise kind(
-            f"place {url} must be {rule}, got: {found}; check the address, the keys and the network"
-            if store
-            else f"file {url} must be {rule}, got: {found}; check the path and its permissions"
-        ) from None
-
-
-def _hub_failures(store: str) -> tuple[type[BaseException], ...]:
-    """What the client of the hub lets through when there is no network.
-
-    It is the error of its HTTP library, which has changed between releases.
-    """
-    if not store.startswith("hf://"):
-        return ()
-    from huggingface_hub.errors import HfHubHTTPError
-
-    return tuple(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
-
-
-def _hide_keys(text: str, url: str) -> str:
-    keys, mark, _ = urlsplit(url).netloc.rpartition("@")
-    if not mark:
-        return text
-    for part in sorted({keys, *keys.split(":", 1)}, key=len, reverse=True):
-        for spelling in (part, unquote(part)):
-            text = text.replace(spelling, "***") if spelling else text
-    return text
+    def _writing(self) -> AbstractContextManager[None]:
+        return named_failures(self.url, self.store, "writable", ArtifactError)
 
 
 def _walk(folder: Path) -> Iterator[PlacedFile]:

@@ -16,7 +16,7 @@ from PIL import Image
 from dreambooth3d.artifacts.image import flatten
 from dreambooth3d.errors import InputError
 from dreambooth3d.evaluate.config import EvaluateConfig
-from dreambooth3d.evaluate.efficientnet import embed
+from dreambooth3d.vision.efficientnet import embed
 
 Frames = NDArray[np.uint8]
 # Shares of the frame's side that the centred crops keep; generated objects fill about two thirds.

@@ -6,10 +6,10 @@ from PIL import Image
 
 from dreambooth3d.errors import ConfigError, InputError
 from dreambooth3d.evaluate.config import EvaluateConfig
-from dreambooth3d.evaluate.efficientnet import embed
 from dreambooth3d.evaluate.identity import cut_to_object, identity_score, identity_table
 from dreambooth3d.scenes import make_scene, make_subject, reference_cameras, render_scene
 from dreambooth3d.scenes import render_view as render
+from dreambooth3d.vision.efficientnet import embed
 
 CONFIG = EvaluateConfig()
 

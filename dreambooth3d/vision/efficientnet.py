@@ -85,12 +85,25 @@ class EfficientNetLite0(nn.Module):
         self._bn1 = nn.BatchNorm2d(_HEAD, eps=_BN_EPS)
         self._fc = nn.Linear(_HEAD, _CLASSES)
 
-    def features(self, x_BCHW: Tensor) -> Tensor:
-        """Global average of the last feature map, (B, 1280)."""
+    def feature_map(self, x_BCHW: Tensor) -> Tensor:
+        """Last feature map, (B, 1280, H / 32, W / 32) rounded up."""
         h = F.relu6(self._bn0(self._conv_stem(x_BCHW)))
         for block in self._blocks:
             h = block(h)
-        return F.relu6(self._bn1(self._conv_head(h))).mean(dim=(2, 3))
+        return F.relu6(self._bn1(self._conv_head(h)))
+
+    def features(self, x_BCHW: Tensor) -> Tensor:
+        """Global average of the last feature map, (B, 1280)."""
+        return self.feature_map(x_BCHW).mean(dim=(2, 3))
+
+    def class_evidence(self, h_BCHW: Tensor) -> Tensor:
+        """Say of each place of a feature map how it speaks for the classes found, (B, H, W).
+
+        The class activation map (arXiv 1512.04150) of all classes, each as likely as it is.
+        """
+        likely_BK = self._fc(h_BCHW.mean(dim=(2, 3))).softmax(dim=1)
+        weight_BC = likely_BK @ self._fc.weight - self._fc.weight.mean(dim=0)
+        return cast(Tensor, (h_BCHW * weight_BC[:, :, None, None]).sum(dim=1))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """ImageNet logits, (B, 1000)."""

@@ -1,0 +1,216 @@
+"""What a model is called and whose it is: a CSV, a furniture catalogue in its zip, or file names.
+
+| where                                                   | gives                                  |
+|---------------------------------------------------------|----------------------------------------|
+| `catalogue.csv`: columns file, name, licence,           | for the files it lists                 |
+| attribution (the last three optional)                   |                                        |
+| `PluginFurnitureCatalog.properties` in a zip (Latin-1)  | name, creator, licence, rotation       |
+| the file's name                                         | a name, cleaned                        |
+"""
+
+import hashlib
+import math
+import posixpath
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from dreambooth3d.artifacts.place import Place
+from dreambooth3d.artifacts.table import read_table
+from dreambooth3d.errors import InputError
+from dreambooth3d.pairs.mesh_files import Files, ModelFile
+
+CATALOGUE = "catalogue.csv"
+PROPERTIES = "PluginFurnitureCatalog.properties"
+
+_MAX_PROPERTIES_BYTES = 16_000_000
+_MAX_NAME = 60
+# Names that tools give to files say nothing; the folder's name does.
+_SAYS_NOTHING = frozenset(
+    {"3d", "export", "file", "glb", "gltf", "mesh", "model", "obj", "object", "scene", "source"}
+    | {"texture", "textured", "untitled"}
+)
+_SERIAL = re.compile(r"v?\d+|[a-z]")
+_CAMEL = re.compile(r"(?<=[a-z][a-z])(?=[A-Z][a-z])|(?<=[A-Za-z])(?=\d)")
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
+_NUMBERED = re.compile(r"([A-Za-z]+)#(\d{1,6})\s*[=:]\s*(.*)")
+_PLAIN = re.compile(r"([A-Za-z]+)\s*[=:]\s*(.*)")
+# First match wins; the texts are those of published catalogues.
+_SPDX = (
+    (re.compile(r"cc-?0|public domain dedication", re.IGNORECASE), "CC0-1.0"),
+    (re.compile(r"attribution 3\.0 united states", re.IGNORECASE), "CC-BY-3.0-US"),
+    (re.compile(r"attribution 3\.0|cc-by-3\.0", re.IGNORECASE), "CC-BY-3.0"),
+    (re.compile(r"attribution 4\.0|cc-by-4\.0", re.IGNORECASE), "CC-BY-4.0"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What is known of one model before it is opened.
+
+    Attributes:
+        name: of the object, in lower case; empty when nothing tells.
+        licence: SPDX name, or the licence's own words, or empty.
+        attribution: who must be named, or empty.
+        rotation: rows (9,) of the matrix that puts the model upright; empty for none.
+    """
+
+    name: str
+    licence: str = ""
+    attribution: str = ""
+    rotation: tuple[float, ...] = ()
+
+
+def subject_of(entry: Entry, model: ModelFile) -> str:
+    """Name the subject: one for all models of a name, since a catalogue repeats its names."""
+    folded = unicodedata.normalize("NFKC", entry.name).casefold()
+    slug = re.sub(r"[^a-z0-9]+", "-", folded).strip("-")
+    if slug and re.fullmatch(r"[a-z0-9 '-]+", folded):
+        return slug[:_MAX_NAME]
+    # Other scripts leave nothing of the name, and no name at all leaves the file.
+    digest = hashlib.sha256((folded or model.origin).encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{slug[:40]}-{digest[:12]}".lstrip("-")
+
+
+def read_catalogue(place: Place) -> dict[str, Entry]:
+    """Read the CSV of a source, by file name relative to the place; empty when there is none.
+
+    Raises:
+        InputError: it is not such a table, or names a file twice.
+    """
+    source = place / CATALOGUE
+    if not source.exists():
+        return {}
+    columns, rows = _table(source)
+    entries: dict[str, Entry] = {}
+    for line, cells in rows:
+        row = dict(zip(columns, cells, strict=False))
+        file = posixpath.normpath(row["file"].replace("\\", "/"))
+        if file in entries:
+            raise InputError(
+                f"files in a catalogue must differ, got {file!r} again in line {line} of {source}; "
+                "remove one"
+            )
+        entries[file] = Entry(
+            name=clean_name(row.get("name", "")) or name_of_file(file),
+            licence=spdx(row.get("licence", "")),
+            attribution=one_line(row.get("attribution", "")),
+        )
+    return entries
+
+
+def _table(source: Place) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / CATALOGUE
+        copy.write_bytes(source.read_bytes())
+        try:
+            return read_table(
+                copy,
+                what="catalogue of meshes",
+                required=("file",),
+                optional=("name", "licence", "attribution"),
+            )
+        except InputError as error:
+            raise InputError(str(error).replace(str(copy), str(source))) from error
+
+
+def read_properties(files: Files) -> dict[str, Entry]:
+    """Read the furniture catalogue of a zip, by member; empty when it holds none.
+
+    Raises:
+        RefusedError: it cannot be unpacked.
+    """
+    if PROPERTIES not in files.names():
+        return {}
+    text = files.read(PROPERTIES, _MAX_PROPERTIES_BYTES).decode("latin-1")
+    header: dict[str, str] = {}
+    numbered: dict[int, dict[str, str]] = {}
+    for line in text.splitlines():
+        if match := _NUMBERED.fullmatch(line.strip()):
+            numbered.setdefault(int(match[2]), {})[match[1]] = _unescape(match[3])
+        elif match := _PLAIN.fullmatch(line.strip()):
+            header[match[1]] = _unescape(match[2])
+    return {
+        row["model"].lstrip("/"): _furniture(row, header)
+        for _, row in sorted(numbered.items())
+        if row.get("model")
+    }
+
+
+def entry_of(
+    model: ModelFile, catalogue: Mapping[str, Entry], properties: Mapping[str, Entry]
+) -> Entry:
+    """Say what is known of a model; the user's own table goes before the zip's."""
+    for entry in (catalogue.get(model.origin), properties.get(model.name)):
+        if entry is not None:
+            return entry
+    return Entry(name=name_of_file(model.name))
+
+
+def name_of_file(file: str) -> str:
+    """Make a name of a path, as in `lamps/table_lamp-02.glb`: table lamp."""
+    folder, name = posixpath.split(file)
+    cleaned = clean_name(_without_serial(posixpath.splitext(name)[0]))
+    if cleaned or not folder:
+        return cleaned
+    return name_of_file(folder)
+
+
+def clean_name(text: str) -> str:
+    """Bring a name into the form of a noun in a sentence; at most 60 characters."""
+    words = one_line(text).replace("_", " ").split()
+    # TV, iPhone and VW keep their letters; Table Lamp does not.
+    lowered = [word.lower() if word[1:].islower() or len(word) == 1 else word for word in words]
+    return " ".join(lowered)[:_MAX_NAME].strip(" -.,;")
+
+
+def one_line(text: str) -> str:
+    """Replace what cannot be printed by spaces, and runs of spaces by one."""
+    normal = unicodedata.normalize("NFKC", text)
+    return " ".join("".join(c if c.isprintable() else " " for c in normal).split())
+
+
+def spdx(text: str) -> str:
+    """Name a licence by its SPDX name where its words are known."""
+    words = one_line(text)
+    return next((name for pattern, name in _SPDX if pattern.search(words)), words)
+
+
+def _without_serial(stem: str) -> str:
+    words = re.split(r"[\s_\-.]+", _CAMEL.sub(" ", one_line(stem)))
+    kept = [word for word in words if word and not _SERIAL.fullmatch(word.lower())]
+    if all(word.lower() in _SAYS_NOTHING for word in kept):
+        return ""
+    return " ".join(kept)
+
+
+def _furniture(row: Mapping[str, str], header: Mapping[str, str]) -> Entry:
+    catalogue, provider = header.get("name", ""), header.get("provider", "")
+    makers = [row.get("name", ""), f"by {row['creator']}" if row.get("creator") else ""]
+    credit = [" ".join(word for word in makers if word), catalogue, provider]
+    # One catalogue says "Public domain" in its licence and CC-0 in its name.
+    licence = spdx(header.get("license", ""))
+    if "public domain" in licence.lower():
+        licence = spdx(f"{catalogue} {licence}")
+    return Entry(
+        name=clean_name(row.get("name", "")),
+        licence=licence,
+        attribution=one_line(", ".join(part for part in credit if part)),
+        rotation=_rotation(row.get("modelRotation", "")),
+    )
+
+
+def _rotation(text: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(word) for word in text.split())
+    except ValueError:
+        numbers = (math.nan,)
+    # Of one number no matrix can be made: the model is refused for it when it is read.
+    return numbers if all(map(math.isfinite, numbers)) else (0.0,)
+
+
+def _unescape(text: str) -> str:
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text).strip()

@@ -1,0 +1,217 @@
+"""Source `webdataset`: tars of samples that hold a picture pair, ours or others', read again.
+
+Any further members (masks, latents) are left behind: they belong to pictures as they were.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+
+from dreambooth3d.artifacts.jsonfile import JsonValue, dump_json
+from dreambooth3d.artifacts.key import artifact_key
+from dreambooth3d.artifacts.place import Place, PlacedFile
+from dreambooth3d.artifacts.settings import require_range
+from dreambooth3d.artifacts.shard import index_name, parse_index
+from dreambooth3d.errors import ArtifactError, ConfigError, InputError
+from dreambooth3d.pairs.records import Chunk, RawPair, Record, Rejected
+from dreambooth3d.pairs.sources.chunking import pack_name, unpack_name, whole
+from dreambooth3d.pairs.sources.listing import list_files
+from dreambooth3d.pairs.sources.origin import printable
+from dreambooth3d.pairs.sources.tar_members import TarWalk
+from dreambooth3d.pairs.sources.tar_samples import TarSample, walk_samples
+from dreambooth3d.vision.refusal import RefusedError
+
+_REVISION = 1
+# Only for the progress bar, where a tar is far away and has no index.
+_USUAL_SAMPLE_BYTES = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebDatasetSource:
+    """Samples of tars, in the order of the tars' names.
+
+    Attributes:
+        place: a folder of ``.tar`` files, or one.
+        reference, target: extensions of the two pictures; several are tried when divided by ``;``.
+        caption, meta: extensions of the text and of the JSON record; a sample may lack them.
+        has_background: whether references still have to be cut out.
+        records_per_chunk: pairs in a shard, at most; on this machine large tars are divided.
+    """
+
+    place: Place
+    reference: str = "reference.png"
+    target: str = "target.jpg"
+    caption: str = "txt"
+    meta: str = "json"
+    has_background: bool = False
+    records_per_chunk: int = 128
+
+    name = "webdataset"
+    needs_segmentation = False
+
+    def __post_init__(self) -> None:
+        require_range(self, "records_per_chunk", least=1)
+        for name in ("reference", "target", "caption", "meta"):
+            if not all(_extensions(getattr(self, name))):
+                raise ConfigError(
+                    f"{name} must be an extension such as jpg, got {getattr(self, name)!r}; name it"
+                )
+        # Not a field: it follows from one.
+        object.__setattr__(self, "needs_segmentation", self.has_background)
+
+    def fingerprint(self) -> str:
+        """A hash of the settings and the tars."""
+        folder, files = self._files()
+        settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "place"}
+        return artifact_key(self.name, _REVISION, settings, (folder.fingerprint(files),))
+
+    def chunks(self) -> Sequence[Chunk]:
+        """Ranges of samples within tars; a tar far away is one range.
+
+        Raises:
+            InputError: there are no tars, or none has a sample.
+        """
+        folder, files = self._files()
+        chunks: list[Chunk] = []
+        for number, file in enumerate(files):
+            for first, count, num_records in self._ranges(folder, file):
+                payload: dict[str, JsonValue] = {
+                    "file": pack_name(file.name),
+                    "number": number,
+                    "first": first,
+                    "count": count,
+                }
+                chunks.append(Chunk(index=len(chunks), payload=payload, num_records=num_records))
+        if not chunks:
+            raise InputError(
+                f"{self.name} must hold samples, got empty tars at {self.place}; check the address"
+            )
+        return chunks
+
+    def read(self, chunk: Chunk) -> Iterator[Record]:
+        """Read a range of samples; what is wrong with the end of a tar is in its last range."""
+        name, number = unpack_name(chunk.payload["file"]), whole(chunk.payload["number"])
+        first, count = whole(chunk.payload["first"]), chunk.payload["count"]
+        end = None if count is None else first + whole(count)
+        folder = self.place.parent if self.place.is_file() else self.place
+        for sample in self._samples(folder / name, first, end):
+            key = f"{number:05d}-{sample.ordinal:07d}"
+            origin = f"{printable(name)}, {printable(sample.key) or 'after the last sample'}"
+            try:
+                yield self._pair(sample, key, origin)
+            except RefusedError as error:
+                yield Rejected(key=key, origin=origin, reason=error.reason, sentence=str(error))
+
+    def _files(self) -> tuple[Place, tuple[PlacedFile, ...]]:
+        return list_files(self.place, ".tar", what=self.name)
+
+    def _ranges(self, folder: Place, file: PlacedFile) -> Iterator[tuple[int, int | None, int]]:
+        """Yield first sample, number of samples (None: all that come), and records expected."""
+        total = _count(folder, file)
+        if total is None:
+            yield 0, None, max(1, file.size // _USUAL_SAMPLE_BYTES)
+            return
+        for first in range(0, total, self.records_per_chunk):
+            count = min(self.records_per_chunk, total - first)
+            yield first, count if first + count < total else None, count
+
+    def _samples(self, tar: Place, first: int, end: int | None) -> Iterator[TarSample]:
+        wanted = frozenset(
+            extension
+            for setting in (self.reference, self.target, self.caption, self.meta)
+            for extension in _extensions(setting)
+        )
+        is_here = tar.local_path is not None
+        try:
+            with tar.open() if is_here else tar.stream() as file:
+                walk = TarWalk(file, can_seek=is_here)
+                for sample in walk_samples(
+                    walk, wanted, needs=lambda i: first <= i and (end is None or i < end)
+                ):
+                    if end is not None and sample.ordinal >= end:
+                        return
+                    if sample.ordinal >= first:
+                        yield sample
+        except OSError as error:
+            raise InputError(
+                f"tar {tar} must be readable, got: {error}; run the same command again"
+            ) from error
+
+    def _pair(self, sample: TarSample, key: str, origin: str) -> RawPair:
+        if sample.problem is not None:
+            raise sample.problem
+        meta = _read_meta(_member(sample, self.meta))
+        return RawPair(
+            key=key,
+            reference=_require(sample, self.reference),
+            target=_require(sample, self.target),
+            subject=_text(meta, "subject") or origin,
+            origin=origin,
+            caption=_read_caption(_member(sample, self.caption)),
+            class_noun=_text(meta, "class_noun"),
+            meta=meta,
+            licence=_text(meta, "licence") or _text(meta, "license"),
+            attribution=_text(meta, "attribution"),
+        )
+
+
+def _count(folder: Place, file: PlacedFile) -> int | None:
+    """Count the samples of a tar: from its headers here, elsewhere from an index beside it."""
+    tar = folder / file.name
+    if tar.local_path is not None:
+        with tar.open() as opened:
+            walk = TarWalk(opened, can_seek=True)
+            return sum(1 for _ in walk_samples(walk, frozenset(), needs=lambda _: False))
+    index = folder / index_name(file.name)
+    if not index.exists():
+        return None
+    return len(parse_index(index.read_bytes(), name=printable(file.name)))
+
+
+def _extensions(setting: str) -> tuple[str, ...]:
+    return tuple(part.strip().lower() for part in setting.split(";"))
+
+
+def _member(sample: TarSample, setting: str) -> bytes | None:
+    found = (sample.members.get(extension) for extension in _extensions(setting))
+    return next((data for data in found if data is not None), None)
+
+
+def _require(sample: TarSample, setting: str) -> bytes:
+    data = _member(sample, setting)
+    if data is None:
+        found = ", ".join(map(printable, sample.extensions)) or "none"
+        raise RefusedError(
+            "missing_member", f"sample must have the member {setting}, got {found[:200]}"
+        )
+    return data
+
+
+def _read_caption(data: bytes | None) -> str:
+    try:
+        return (data or b"").decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise RefusedError("bad_caption", f"caption must be UTF-8, got {error}") from error
+
+
+def _read_meta(data: bytes | None) -> dict[str, JsonValue]:
+    """Decode the JSON record; it must survive being written again."""
+    if data is None:
+        return {}
+    try:
+        found = json.loads(data)
+        if not isinstance(found, dict):
+            raise RefusedError(
+                "bad_row", f"JSON of a sample must be a record, got {type(found).__name__}"
+            )
+        dump_json(found, what="the sample").encode()
+    except RefusedError:
+        raise
+    except (ValueError, RecursionError, ArtifactError) as error:
+        raise RefusedError("bad_row", f"JSON of a sample must be sound, got {error}") from error
+    return found
+
+
+def _text(meta: dict[str, JsonValue], name: str) -> str:
+    value = meta.get(name)
+    return printable(value) if isinstance(value, str) else ""
