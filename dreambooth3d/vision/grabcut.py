@@ -17,8 +17,8 @@ from dreambooth3d.vision.standout import require_standout
 
 # Long sides: on which the prior is made, the object is found, and its outline is drawn. Found on
 # more pixels, texture takes over (mean overlap with good masks 0.91 at 224, 0.90 at 320).
-_PRIOR_SIDE, _COARSE_SIDE, _FINE_SIDE = 320, 224, 416
-_COARSE_ITERATIONS, _FINE_ITERATIONS = 4, 1
+_PRIOR_SIDE, _COARSE_SIDE, _FINE_SIDE = 512, 224, 416
+_COARSE_ITERATIONS, _FINE_ITERATIONS = 2, 1
 _SEED = 1
 # Of Otsu's threshold of the prior: above the first an object is assumed, below the second none.
 _OBJECT_FROM, _NOTHING_BELOW = 0.8, 0.24

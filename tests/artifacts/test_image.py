@@ -1,14 +1,24 @@
 """Every kind of bad picture is refused by name; every odd one is read as it looks."""
 
+import contextlib
 import struct
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dreambooth3d.artifacts.image import flatten, letterbox, list_images, read_image
+from dreambooth3d.artifacts.image import (
+    TooManyPixelsError,
+    UnsupportedImageError,
+    decode_image,
+    flatten,
+    letterbox,
+    list_images,
+    read_image,
+)
 from dreambooth3d.errors import ConfigError, ImageError
 
 RED = (220, 30, 20)
@@ -118,6 +128,68 @@ def test_small_header_without_pixels_is_damaged(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png_with_header(64, 64))
     assert_refused(path, "damaged or truncated")
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, format=kind, **options)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_bytes_decode_to_what_the_file_does(tmp_path: Path, kind: str) -> None:
+    data = encoded(noise(30, 20), kind)
+    path = tmp_path / "a.png"
+    path.write_bytes(data)
+    decoded, read = decode_image(data, name="row 7"), read_image(path)
+    assert (decoded.mode, decoded.size) == (read.mode, read.size)
+    np.testing.assert_array_equal(np.asarray(decoded), np.asarray(read))
+    assert decoded.info == {}
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "text"),
+    [
+        (b"", ImageError, "must have content, got zero bytes in row 7"),
+        (b"hello", UnsupportedImageError, "got something else in row 7"),
+        (png_with_header(64, 64), ImageError, "damaged or truncated file row 7"),
+        (png_with_header(9_000, 8_889), TooManyPixelsError, "at most 80000000 pixels"),
+        (png_with_header(40_000, 40_000), TooManyPixelsError, "got far more in row 7"),
+        (
+            encoded(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"),
+            UnsupportedImageError,
+            "got mode F in row 7",
+        ),
+    ],
+)
+def test_bad_bytes_are_refused_by_name_and_kind(
+    data: bytes, kind: type[ImageError], text: str
+) -> None:
+    with pytest.raises(ImageError, match=text) as caught:
+        decode_image(data, name="row 7")
+    assert type(caught.value) is kind
+
+
+def test_max_pixels_holds_for_bytes() -> None:
+    data = encoded(Image.new("RGB", (10, 10)), "PNG")
+    assert decode_image(data, name="a", max_pixels=100).size == (10, 10)
+    with pytest.raises(TooManyPixelsError, match="must have at most 99 pixels, got 10x10 in a"):
+        decode_image(data, name="a", max_pixels=99)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_damaged_bytes_decode_or_are_refused_and_nothing_else(kind: str) -> None:
+    whole = bytearray(encoded(noise(24, 16), kind))
+    rng = np.random.default_rng(len(whole))
+    for _ in range(150):
+        data = whole.copy()
+        for place in rng.integers(0, min(len(data), 200), rng.integers(1, 6)):
+            data[place] = rng.integers(0, 256)
+        with contextlib.suppress(ImageError):
+            image = decode_image(bytes(data), name="row 7", max_pixels=1_000_000)
+            assert image.mode in ("RGB", "RGBA")
 
 
 def test_animated_gif_gives_its_first_frame(tmp_path: Path) -> None:

@@ -41,9 +41,7 @@ def test_the_object_is_never_cut_and_has_its_margins(
     drawn: tuple[int, int, tuple[int, int, int, int]], side: int, margin: float
 ) -> None:
     width, height, box = drawn
-    framed = frame_object(
-        picture(width, height, box), alpha_of(width, height, box), side, margin
-    )
+    framed = frame_object(picture(width, height, box), alpha_of(width, height, box), side, margin)
     assert framed.image.size == (side, side)
     assert framed.alpha_HW.shape == (side, side)
     assert framed.window.holds(Box(left=box[0], top=box[1], right=box[2], bottom=box[3]))
@@ -141,9 +139,13 @@ def test_a_target_never_cuts_the_object(
 
 
 def test_a_crop_keeps_the_object_in_the_middle_where_it_can() -> None:
-    wide = square_target(picture(100, 40, (60, 10, 70, 30)), 40, alpha_of(100, 40, (60, 10, 70, 30)) > 0)
+    wide = square_target(
+        picture(100, 40, (60, 10, 70, 30)), 40, alpha_of(100, 40, (60, 10, 70, 30)) > 0
+    )
     assert wide.window == Box(left=45, top=0, right=85, bottom=40)
-    edge = square_target(picture(100, 40, (92, 10, 99, 30)), 40, alpha_of(100, 40, (92, 10, 99, 30)) > 0)
+    edge = square_target(
+        picture(100, 40, (92, 10, 99, 30)), 40, alpha_of(100, 40, (92, 10, 99, 30)) > 0
+    )
     assert edge.window == Box(left=60, top=0, right=100, bottom=40)
     np.testing.assert_array_equal(
         np.asarray(wide.image), np.asarray(picture(100, 40, (60, 10, 70, 30)))[:, 45:85]
