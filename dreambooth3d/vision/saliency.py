@@ -36,18 +36,18 @@ def object_prior(pixels_HWC: Pixels) -> Pixels:
     """Say of each pixel of the halved picture how likely it is part of the object, 0 to 255.
 
     Args:
-        pixels_HWC: RGB; about 512 pixels a side: twice what the classifier was trained on shows
-            it the parts of things.
+        pixels_HWC: RGB; about 576 pixels a side. The classifier sees them all, and half of them:
+            parts of things in the large picture, whole things in the small one.
 
     Returns:
         (H / 2, W / 2), rounded down.
     """
     height, width = pixels_HWC.shape[0] // 2, pixels_HWC.shape[1] // 2
-    halved = np.asarray(cv2.resize(pixels_HWC, (width, height), interpolation=cv2.INTER_AREA))
+    halved = cv2.resize(pixels_HWC, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
     grid = _on_grid(halved)
     colour = _normalised(_enlarged(barrier_distance(grid) + border_contrast(grid), height, width))
-    cues = [_enlarged(cue, height, width) for cue in _semantic_cues(pixels_HWC)]
-    semantic = _normalised(np.stack(cues).sum(axis=0))
+    cues = [*_semantic_cues(halved), *_semantic_cues(pixels_HWC)]
+    semantic = _normalised(np.stack([_enlarged(cue, height, width) for cue in cues]).sum(axis=0))
     centre = centre_weight(height, width)
     product = (semantic + _SEMANTIC_FLOOR) * (colour + _COLOUR_FLOOR) * centre
     # Eight bits: what libraries round differently in the last digit is the same afterwards.
