@@ -269,6 +269,7 @@ def _only_renderer() -> Renderer:
         try:
             settings: Any = {"standalone": True, "backend": "egl", "require": 400}
             context = moderngl.create_context(**settings)
+        # moderngl and glcontext raise bare `Exception` for every way a driver can be missing.
         except Exception as error:
             raise ConfigError(
                 f"the `meshes` source must have OpenGL 4.0 by EGL, got none ({error}); "

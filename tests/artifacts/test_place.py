@@ -3,22 +3,15 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dreambooth3d.artifacts.place import Place, PlacedFile
 from dreambooth3d.errors import ArtifactError, InputError
-from tests.s3_server import SECRET_KEY, s3_url, serve_s3
+from tests.s3_server import SECRET_KEY, s3_url
 
 HOSTILE = ("-rf", "ü ☃.jpg", "two\nlines.jpg", "%41#?&.jpg", "'quotes\"", "back\\slash", "x" * 200)
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serve_s3(tmp_path_factory.mktemp("s3")) as address:
-        yield address
 
 
 @pytest.fixture(params=["local", "file", "memory", "s3"])

@@ -2,7 +2,6 @@ import io
 import json
 import pickle
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from dreambooth3d.errors import ConfigError, InputError
 from dreambooth3d.pairs.records import RawPair, Record, Rejected
 from dreambooth3d.pairs.sources.captures import CapturesSource
 from dreambooth3d.pairs.subjects import photograph
-from tests.s3_server import s3_url, serve_s3
+from tests.s3_server import s3_url
 
 
 def source_of(path: Path, **settings: Any) -> CapturesSource:
@@ -230,12 +229,6 @@ def test_no_pictures_is_an_error_of_the_source(tmp_path: Path) -> None:
 def test_settings_are_checked(tmp_path: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(wrong))} must be"):
         source_of(tmp_path, **wrong)
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serve_s3(tmp_path_factory.mktemp("s3")) as address:
-        yield address
 
 
 def test_photos_in_an_object_store_give_the_same_pairs(tmp_path: Path, address: str) -> None:

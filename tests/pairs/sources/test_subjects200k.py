@@ -2,7 +2,7 @@ import io
 import math
 import pickle
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -329,12 +329,6 @@ def test_hostile_names_and_items_stay_out_of_keys(tmp_path: Path) -> None:
 def test_settings_have_ranges(tmp_path: Path, wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(wrong))} must be"):
         source_of(tmp_path, **wrong)
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serve_s3(tmp_path_factory.mktemp("s3")) as address:
-        yield address
 
 
 def test_a_table_in_an_object_store_gives_the_same_pairs(tmp_path: Path, address: str) -> None:

@@ -2,7 +2,7 @@ import io
 import json
 import pickle
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from dreambooth3d.errors import ConfigError, InputError
 from dreambooth3d.pairs.records import RawPair, Record, Rejected
 from dreambooth3d.pairs.sources.webdataset import WebDatasetSource
 from tests.pairs.sources.test_tar_members import tar_of
-from tests.s3_server import s3_url, serve_s3
+from tests.s3_server import s3_url
 
 Members = list[tuple[str, bytes]]
 
@@ -240,12 +240,6 @@ def test_a_source_without_samples_is_an_error(tmp_path: Path) -> None:
         source_of(tmp_path).chunks()
     with pytest.raises(ConfigError, match="reference must be an extension"):
         source_of(tmp_path, reference="png;")
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serve_s3(tmp_path_factory.mktemp("s3")) as address:
-        yield address
 
 
 def test_tars_in_an_object_store_give_the_same_pairs(tmp_path: Path, address: str) -> None:
