@@ -105,16 +105,20 @@ def night(far: Canvas, near: Canvas, rng: np.random.Generator) -> None:
 
 
 def desert(far: Canvas, near: Canvas, rng: np.random.Generator) -> None:
-    """Hazy sky, flat-topped rocks and wavy dunes."""
+    """Hazy sky, flat-topped rocks, wavy dunes and dry scrub."""
     far.gradient(0.0, HORIZON, (112, 182, 226), (252, 232, 192))
     far.ellipse(rng.uniform(0, 2), rng.uniform(0.1, 0.16), (0.08, 0.08), (255, 250, 210))
-    for x in places(4, rng):
+    for x in places(5, rng):
         height = rng.uniform(0.08, 0.16)
         near.rectangle(x, HORIZON, (rng.uniform(0.08, 0.14), height), (186, 112, 78))
         near.rectangle(x + 0.1, HORIZON, (0.09, 0.55 * height), (204, 132, 92))
     near.hills(HORIZON + 0.02, 0.03, 2, rng.uniform(0, 6), (226, 172, 108))
     near.hills(HORIZON + 0.12, 0.025, 3, rng.uniform(0, 6), (238, 190, 124))
     near.hills(HORIZON + 0.26, 0.02, 2, rng.uniform(0, 6), (230, 178, 110))
+    for x in places(12, rng):
+        y = rng.uniform(HORIZON + 0.08, 0.96)
+        half = (0.025 + 0.06 * (y - HORIZON), 0.012 + 0.03 * (y - HORIZON))
+        near.ellipse(x, y, half, (150, 126, 74))
 
 
 def meadow(far: Canvas, near: Canvas, rng: np.random.Generator) -> None:
@@ -146,9 +150,12 @@ def under_water(far: Canvas, near: Canvas, rng: np.random.Generator) -> None:
 
 
 def sunset(far: Canvas, near: Canvas, rng: np.random.Generator) -> None:
-    """Orange sky, a big low sun mirrored in dark water, black hills."""
+    """Orange sky with streaks of cloud, a big low sun mirrored in dark water, black rocks."""
     far.gradient(0.0, 0.6 * HORIZON, (92, 52, 122), (232, 92, 92))
     far.gradient(0.6 * HORIZON, HORIZON, (232, 92, 92), (254, 196, 96))
+    for cloud_x in places(7, rng):
+        half = (rng.uniform(0.1, 0.18), rng.uniform(0.014, 0.026))
+        far.ellipse(cloud_x, rng.uniform(0.06, 0.3), half, (255, 172, 128), 0.85)
     x = rng.uniform(0, 2)
     far.glow(x, HORIZON - 0.08, 0.22, (255, 220, 130), 0.7)
     far.ellipse(x, HORIZON - 0.08, (0.12, 0.12), (255, 240, 176))
@@ -158,8 +165,8 @@ def sunset(far: Canvas, near: Canvas, rng: np.random.Generator) -> None:
         far.rectangle(
             x + rng.uniform(-0.02, 0.02), y, (0.13 - 0.012 * line, 0.012), (250, 178, 112)
         )
-    for rock_x in places(3, rng):
-        half = (rng.uniform(0.09, 0.14), rng.uniform(0.03, 0.05))
+    for rock_x in places(5, rng):
+        half = (rng.uniform(0.07, 0.12), rng.uniform(0.04, 0.07))
         near.ellipse(rock_x, HORIZON + 0.02, half, (74, 42, 84))
         near.ellipse(rock_x + 0.08, HORIZON + 0.03, (0.08, 0.025), (88, 50, 92))
 

@@ -14,16 +14,19 @@ __all__ = ["PATTERNS", "PERIOD", "accent_mask"]
 PERIOD = 0.36
 """Length of one pattern period in subject units (a frame is 2 units wide)."""
 
-# The main colour keeps the larger share, so that it stays the colour one would name.
-_ACCENT_SHARE = 0.44
+# The main colour keeps the larger share, so that it stays the colour one would name. Checks are
+# half of all cells, so each leaves a rim of the main colour. A stripe lies between two origins: a
+# part of one period or less, centred on the origin, keeps its colour.
+_ACCENT_SHARE = 0.34
+_CHECK_HALF_SIDE = 0.39
 _SPOT_RADIUS_SQUARE = 0.31**2
 _TWO_TONE_HEIGHT = -0.35
 
 _Mask = NDArray[np.bool_]
 
 
-def _half(coordinate: Array) -> _Mask:
-    return np.asarray(coordinate - np.floor(coordinate) < _ACCENT_SHARE)
+def _stripe(coordinate: Array) -> _Mask:
+    return np.asarray(np.abs(coordinate - np.floor(coordinate) - 0.5) < 0.5 * _ACCENT_SHARE)
 
 
 def _plain(u: Array, v: Array) -> _Mask:
@@ -31,22 +34,26 @@ def _plain(u: Array, v: Array) -> _Mask:
 
 
 def _striped(u: Array, v: Array) -> _Mask:
-    return _half(u)
+    return _stripe(u)
 
 
 def _banded(u: Array, v: Array) -> _Mask:
-    return _half(v)
+    return _stripe(v)
 
 
 def _checkered(u: Array, v: Array) -> _Mask:
-    return _half(u) ^ _half(v)
+    cell_u, cell_v = np.floor(2.0 * u), np.floor(2.0 * v)
+    du, dv = np.abs(2.0 * u - cell_u - 0.5), np.abs(2.0 * v - cell_v - 0.5)
+    return np.asarray(
+        (np.mod(cell_u + cell_v, 2.0) == 0.0) & (np.maximum(du, dv) < _CHECK_HALF_SIDE)
+    )
 
 
 def _spotted(u: Array, v: Array) -> _Mask:
-    row = np.floor(v)
+    row = np.floor(v + 0.5)
     across = u + 0.5 * np.mod(row, 2.0)
     du = across - np.floor(across) - 0.5
-    dv = v - row - 0.5
+    dv = v - row
     return np.asarray(du * du + dv * dv < _SPOT_RADIUS_SQUARE)
 
 
