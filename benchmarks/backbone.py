@@ -1,4 +1,4 @@
-"""The rows of the backbone's proof: one run of the suite for each seed."""
+"""The rows of the backbone's proof: one run of each suite for a seed."""
 
 import sys
 from collections.abc import Callable
@@ -6,9 +6,11 @@ from functools import cache
 from pathlib import Path
 
 from benchmarks.rows import Row
-from dreambooth3d.evaluate.config import BackboneSuiteConfig
+from dreambooth3d.artifacts.adapter import find_adapter, load_adapter
+from dreambooth3d.evaluate import suite_backbone, suite_reference
+from dreambooth3d.evaluate.config import BackboneSuiteConfig, ReferenceSuiteConfig
 from dreambooth3d.evaluate.probe import load_probe
-from dreambooth3d.evaluate.suite_backbone import run
+from dreambooth3d.evaluate.suite_reference import ReferenceScore
 from dreambooth3d.evaluate.suite_scores import BackboneScore
 from dreambooth3d.model.backbone import load_backbone
 
@@ -21,7 +23,17 @@ def measure(seed: int) -> BackboneScore:
     """Run the suite once for a seed; its report is in runs/evaluate/backbone."""
     out = ROOT / "runs" / "evaluate" / "backbone"
     config = BackboneSuiteConfig(seed=seed)
-    return run(config, load_backbone(BACKBONE), load_probe(), out, report=_progress)
+    backbone = load_backbone(BACKBONE)
+    return suite_backbone.run(config, backbone, load_probe(), out, report=_progress)
+
+
+@cache
+def measure_references(seed: int) -> ReferenceScore:
+    """Measure the packaged 3Dapter on subjects that nothing was trained on."""
+    adapter = load_adapter(find_adapter(BACKBONE))
+    config = ReferenceSuiteConfig(seed=seed)
+    backbone = load_backbone(BACKBONE)
+    return suite_reference.run(config, backbone, adapter, load_probe(), report=_progress)
 
 
 def _progress(line: str) -> None:
@@ -34,6 +46,10 @@ def _at_least(name: str, bar: float, pick: Callable[[BackboneScore], float]) -> 
 
 def _at_most(name: str, bar: float, pick: Callable[[BackboneScore], float]) -> Row:
     return Row(name=name, measure=lambda seed: pick(measure(seed)), rule="<=", bar=bar)
+
+
+def _with_reference(name: str, bar: float, pick: Callable[[ReferenceScore], float]) -> Row:
+    return Row(name=name, measure=lambda seed: pick(measure_references(seed)), rule=">=", bar=bar)
 
 
 ROWS = (
@@ -54,4 +70,7 @@ ROWS = (
     _at_most("turn_silhouette", 0.15, lambda score: score.turn_silhouette),
     _at_most("moves", 0.25, lambda score: score.moves),
     _at_least("vae_psnr", 30, lambda score: score.vae_psnr),
+    _with_reference("reference_gain", 0.10, lambda score: score.gain),
+    _with_reference("reference_share", 0.90, lambda score: score.share),
+    _with_reference("identity_gap", 0.15, lambda score: score.identity_gap),
 )

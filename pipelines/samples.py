@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from dreambooth3d.artifacts.adapter import find_adapter
 from dreambooth3d.artifacts.key import latest
 from dreambooth3d.artifacts.subject import Subject
 from dreambooth3d.errors import InputError
@@ -12,11 +13,13 @@ from dreambooth3d.personalize.config import PersonalizeConfig
 from dreambooth3d.personalize.outcome import Outcome
 
 
-def newest_adapter(config: PersonalizeConfig, out: Path) -> Path | None:
-    """Find the newest 3Dapter below OUT; None where the method uses none."""
+def choose_pretrained(config: PersonalizeConfig, out: Path, given: str | None) -> Path | None:
+    """Find the 3Dapter that is named, or the newest below OUT; None where the method uses none."""
+    if given is not None:
+        return find_adapter(given)
     if config.method == "3dreambooth":
         return None
-    made_by = "python pipelines/pretrain.py"
+    made_by = "python pipelines/pretrain.py` or name the packaged one with `--adapter tiny"
     return latest(out / "pretrain", what="3Dapter", made_by=made_by)
 
 

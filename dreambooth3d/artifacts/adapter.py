@@ -33,6 +33,8 @@ from dreambooth3d.errors import AdapterError, ArtifactError, ConfigError
 Role = Literal["reference", "subject"]
 ROLES: tuple[Role, ...] = get_args(Role)
 CARD_NAME = "adapter.json"
+PACKAGED = Path(__file__).parent.parent / "adapters"
+"""Adapters that come with the package, each a folder named after its backbone."""
 
 _FORMAT = "dreambooth3d-adapter-1"
 _LORA_FORM = re.compile(r"transformer\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
@@ -249,6 +251,22 @@ def load_adapter(folder: Path) -> Adapter:
     views = sorted(name for name in files if name.startswith("references/"))
     references = tuple(read_image(folder / name) for name in views)
     return Adapter(card, weights, references, folder)
+
+
+def find_adapter(source: str) -> Path:
+    """Find an adapter's folder by its path or, of a packaged one, by its name.
+
+    Raises:
+        ArtifactError: there is neither.
+    """
+    for folder in (Path(source), PACKAGED / source):
+        if (folder / CARD_NAME).is_file():
+            return folder
+    names = ", ".join(sorted(path.name for path in PACKAGED.glob("*/")))
+    raise ArtifactError(
+        f"an adapter must be a folder with {CARD_NAME} or a packaged one ({names}), "
+        f"got {source!r}; correct the name"
+    )
 
 
 def load_card(folder: Path) -> AdapterCard:

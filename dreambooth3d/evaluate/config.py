@@ -111,7 +111,7 @@ class BackboneSuiteConfig:
 
     seed: int = 0
     num_scenes: int = 64
-    num_turning: int = 32
+    num_turning: int = 64
     num_frames: int = 0
     steps: int = 30
     guidance_scale: float = 4.0

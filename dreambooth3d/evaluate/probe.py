@@ -2,7 +2,8 @@
 
 Class, main colour, background and subject mask are read frame by frame; motion from neighbouring
 frames, on a fine grid, because the sense of a turn is a shift of a few pixels inside a silhouette
-that hardly changes. Letters: N clips, F frames, B pictures, P = F - 1 neighbouring pairs.
+that hardly changes. Everything is read twice, once in a mirror. Letters: N clips, F frames, B
+pictures, P = F - 1 neighbouring pairs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ Frames = NDArray[np.uint8]
 _FINE, _MIDDLE, _COARSE = 32, 64, 160
 _MOTION_IN, _MOTION = 24, 64
 _MASK = 32
+_HIDDEN = 160
 # Clips read at a time: 136 frames keep the largest activation below 30 MB.
 _CLIPS_AT_A_TIME, _FRAMES_AT_A_TIME = 8, 128
 
@@ -96,6 +98,36 @@ class _MaskHead(nn.Module):
         return F.pixel_shuffle(joined, 2)[:, 0]
 
 
+class _NameHead(nn.Module):
+    """Logits of class, colour and background.
+
+    The background fills the frame (mean), the subject stands out (maximum), and its colours are
+    those under its mask.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(3 * _COARSE + _MIDDLE, _HIDDEN)
+        self.out = nn.Linear(_HIDDEN, len(CLASSES) + len(COLORS) + len(BACKGROUNDS))
+
+    def forward(self, middle_BCHW: Tensor, coarse_BCHW: Tensor, mask_BHW: Tensor) -> Tensor:
+        middle, coarse = middle_BCHW.float(), coarse_BCHW.float()
+        share = mask_BHW.detach().sigmoid()[:, None]
+        seen = (
+            coarse.mean(dim=(2, 3)),
+            coarse.amax(dim=(2, 3)),
+            _mean_under(coarse, share),
+            _mean_under(middle, share),
+        )
+        return cast(Tensor, self.out(F.relu(self.hidden(torch.cat(seen, dim=1))))).float()
+
+
+def _mean_under(maps_BCHW: Tensor, share_B1HW: Tensor) -> Tensor:
+    """Mean of maps weighted by a finer mask, (B, C); an empty mask gives nearly zero."""
+    weight = F.avg_pool2d(share_B1HW, share_B1HW.shape[-1] // maps_BCHW.shape[-1])
+    return (maps_BCHW * weight).sum(dim=(2, 3)) / (weight.sum(dim=(2, 3)) + 1e-3)
+
+
 class _MotionHead(nn.Module):
     """Motion logits from features of neighbouring frames; space is pooled last, then time."""
 
@@ -130,10 +162,8 @@ class Probe(nn.Module):
         self.coarse = nn.Sequential(
             _unit(_MIDDLE, _COARSE, stride=2), _Residual(_COARSE), _Residual(_COARSE)
         )
-        # Background is what fills the frame (mean), the subject what stands out (maximum).
-        names = len(CLASSES) + len(COLORS) + len(BACKGROUNDS)
-        self.names = nn.Linear(2 * _COARSE, names)
         self.mask = _MaskHead()
+        self.names = _NameHead()
         self.motion = _MotionHead()
         for parameter in self.parameters():
             if parameter.ndim == 4:
@@ -145,16 +175,15 @@ class Probe(nn.Module):
         fine = self.fine(x)
         middle = self.middle(fine)
         coarse = self.coarse(middle)
-        pooled = torch.cat((coarse.mean(dim=(2, 3)), coarse.amax(dim=(2, 3))), dim=1)
-        logits = self.names(pooled).float()
-        classes, colors, backgrounds = logits.split(
+        mask = self.mask(middle, coarse).float()
+        classes, colors, backgrounds = self.names(middle, coarse, mask).split(
             [len(CLASSES), len(COLORS), len(BACKGROUNDS)], dim=1
         )
         return FrameLogits(
             class_noun=classes,
             color=colors,
             background=backgrounds,
-            mask_BHW=self.mask(middle, coarse).float(),
+            mask_BHW=mask,
             fine_BCHW=fine,
         )
 
@@ -208,10 +237,8 @@ def read_clips(probe: Probe, clips_NFHWC: Frames) -> list[Reading]:
         )
     readings = []
     for part in _parts(clips_NFHWC, _CLIPS_AT_A_TIME):
-        logits = _look(probe, part.reshape(-1, *part.shape[2:]))
-        with torch.autocast("cpu", torch.bfloat16):
-            motion = probe.read_motion(logits.fine_BCHW, num_frames)
-        readings += _name(logits, num_frames, motion.float().argmax(dim=1).tolist())
+        looks = _look_twice(probe, part.reshape(-1, *part.shape[2:]))
+        readings += _name(looks, num_frames, _read_motions(probe, looks, num_frames))
     return readings
 
 
@@ -221,7 +248,7 @@ def read_frames(probe: Probe, frames_BHWC: Frames) -> list[Reading]:
     _check_rank(frames_BHWC, "frames", 4)
     readings = []
     for part in _parts(frames_BHWC, _FRAMES_AT_A_TIME):
-        readings += _name(_look(probe, part), 1, None)
+        readings += _name(_look_twice(probe, part), 1, None)
     return readings
 
 
@@ -250,24 +277,49 @@ def _look(probe: Probe, frames_BHWC: Frames) -> FrameLogits:
     return logits
 
 
-def _name(logits: FrameLogits, num_frames: int, motions: Sequence[int] | None) -> list[Reading]:
-    """Name what every group of `num_frames` pictures shows."""
-    heads = [(logits.class_noun, CLASSES), (logits.color, COLORS), (logits.background, BACKGROUNDS)]
-    columns = [_vote(values, num_frames, names) for values, names in heads]
+def _look_twice(probe: Probe, frames_BHWC: Frames) -> tuple[FrameLogits, FrameLogits]:
+    """Look at frames as they are and in a mirror, which hides nothing but left and right."""
+    return _look(probe, frames_BHWC), _look(probe, frames_BHWC[:, :, ::-1])
+
+
+def opposite_motion(motion: str) -> str:
+    """The motion seen in a mirror, or when time runs backwards."""
+    kind, _, direction = motion.partition(" ")
+    swapped = {"left": "right", "right": "left"}.get(direction)
+    return motion if swapped is None else f"{kind} {swapped}"
+
+
+OPPOSITE = tuple(MOTIONS.index(opposite_motion(motion)) for motion in MOTIONS)
+
+
+def _read_motions(
+    probe: Probe, looks: tuple[FrameLogits, FrameLogits], num_frames: int
+) -> list[str]:
+    with torch.autocast("cpu", torch.bfloat16):
+        plain, mirrored = (probe.read_motion(look.fine_BCHW, num_frames) for look in looks)
+    votes = plain.float().log_softmax(dim=1) + mirrored.float().log_softmax(dim=1)[:, OPPOSITE]
+    return [MOTIONS[index] for index in votes.argmax(dim=1).tolist()]
+
+
+def _name(
+    looks: Sequence[FrameLogits], num_frames: int, motions: Sequence[str] | None
+) -> list[Reading]:
+    """Name what every group of `num_frames` pictures shows; looks and frames vote."""
+    nouns = _vote([look.class_noun for look in looks], num_frames, CLASSES)
+    colors = _vote([look.color for look in looks], num_frames, COLORS)
+    backgrounds = _vote([look.background for look in looks], num_frames, BACKGROUNDS)
     return [
-        Reading(
-            class_noun=noun,
-            color=color,
-            background=background,
-            motion=None if motions is None else MOTIONS[motions[row]],
+        Reading(class_noun=noun, color=color, background=background, motion=motion)
+        for noun, color, background, motion in zip(
+            nouns, colors, backgrounds, motions or [None] * len(nouns), strict=True
         )
-        for row, (noun, color, background) in enumerate(zip(*columns, strict=True))
     ]
 
 
-def _vote(logits: Tensor, num_frames: int, names: Sequence[str]) -> list[str]:
-    votes = logits.log_softmax(dim=1).unflatten(0, (-1, num_frames)).mean(dim=1)
-    return [names[index] for index in votes.argmax(dim=1).tolist()]
+def _vote(logits: Sequence[Tensor], num_frames: int, names: Sequence[str]) -> list[str]:
+    votes = torch.stack([look.log_softmax(dim=1) for look in logits]).mean(dim=0)
+    groups = votes.unflatten(0, (-1, num_frames)).mean(dim=1)
+    return [names[index] for index in groups.argmax(dim=1).tolist()]
 
 
 def _parts(rows: Frames, count: int) -> Iterator[Frames]:

@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dreambooth3d.evaluate.config import ProbeConfig
-from dreambooth3d.evaluate.probe import MASK_SIDE, to_pictures
+from dreambooth3d.evaluate.probe import MASK_SIDE, OPPOSITE, to_pictures
 from dreambooth3d.evaluate.probe_pool import LABELS, MASK_FULL, Bytes, Kind, ProbePool
-from dreambooth3d.scenes import MOTIONS
 
 _MOTION_COLUMN = LABELS.index("motion")
 _ORDER, _DRAWS = 1, 2
@@ -48,16 +47,6 @@ class Windows:
     motions: NDArray[np.int64]
 
 
-def opposite_motion(motion: str) -> str:
-    """The motion seen in a mirror, or when time runs backwards."""
-    kind, _, direction = motion.partition(" ")
-    swapped = {"left": "right", "right": "left"}.get(direction)
-    return motion if swapped is None else f"{kind} {swapped}"
-
-
-_OPPOSITE = np.array([MOTIONS.index(opposite_motion(motion)) for motion in MOTIONS])
-
-
 def turn_over(
     windows: Windows, *, is_mirrored: NDArray[np.bool_], is_reversed: NDArray[np.bool_]
 ) -> Windows:
@@ -67,7 +56,7 @@ def turn_over(
         content[is_mirrored] = content[is_mirrored][:, :, :, ::-1]
         content[is_reversed] = content[is_reversed][:, ::-1]
     is_swapped = is_mirrored != is_reversed
-    motions = np.where(is_swapped, _OPPOSITE[windows.motions], windows.motions)
+    motions = np.where(is_swapped, np.array(OPPOSITE)[windows.motions], windows.motions)
     return Windows(pixels=pixels, masks=masks, motions=motions)
 
 

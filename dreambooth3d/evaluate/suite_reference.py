@@ -24,8 +24,7 @@ from dreambooth3d.evaluate.probe import Probe
 from dreambooth3d.evaluate.sampling import Prompt, ReferenceUse, sample_clips
 from dreambooth3d.model.backbone import Backbone
 from dreambooth3d.model.forward import denoise
-from dreambooth3d.model.lora import LoraAdapter
-from dreambooth3d.model.names import from_peft
+from dreambooth3d.model.names import place_lora
 from dreambooth3d.model.texts import TextStates
 from dreambooth3d.scenes import (
     FIRST_HELD_OUT_SEED,
@@ -137,8 +136,10 @@ def run(
 def place(adapter: Adapter, backbone: Backbone) -> ReferenceUse:
     """Put the reference part of an adapter on the backbone."""
     card = adapter.card
-    lora = LoraAdapter(backbone.transformer, role="reference", rank=card.rank, scale=card.scale)
-    lora.load_weights(from_peft(adapter.weights["reference"]))
+    weights = adapter.weights["reference"]
+    lora = place_lora(
+        backbone.transformer, weights, role="reference", rank=card.rank, scale=card.scale
+    )
     return ReferenceUse(
         lora=lora.to(backbone.device).requires_grad_(False),
         attention=card.reference_attention,

@@ -27,7 +27,7 @@ from dreambooth3d.model.backbone import Backbone, BackboneCard
 from dreambooth3d.model.codec import to_frames
 from dreambooth3d.model.forward import ReferenceKV, denoise, encode_references
 from dreambooth3d.model.lora import LoraAdapter, LoraSource, Role, RowLoras
-from dreambooth3d.model.names import from_peft
+from dreambooth3d.model.names import place_lora
 from dreambooth3d.model.routing import Routes, TextScope
 from dreambooth3d.model.texts import TextStates
 
@@ -154,8 +154,9 @@ def place_adapter(adapter: Adapter, backbone: Backbone) -> LoadedSubject:
     card.require_backbone(backbone.card.revision, name=backbone.card.name)
     loras: dict[Role, LoraAdapter] = {}
     for role, weights in adapter.weights.items():
-        lora = LoraAdapter(backbone.transformer, role=role, rank=card.rank, scale=card.scale)
-        lora.load_weights(from_peft(weights))
+        lora = place_lora(
+            backbone.transformer, weights, role=role, rank=card.rank, scale=card.scale
+        )
         loras[role] = lora.requires_grad_(False).to(backbone.device, backbone.dtype)
     views = adapter.references if "reference" in loras else ()
     return LoadedSubject(card=card, loras=loras, views=views)

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from dreambooth3d.errors import AdapterError
-from dreambooth3d.model.lora import Role
+from dreambooth3d.model.lora import LoraAdapter, Role
 
 PUBLISHED_FOLDERS: Mapping[Role, str] = {
     "reference": "lora/tdapter",
@@ -75,6 +75,19 @@ def to_peft(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def from_peft(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Take the PEFT prefix off."""
     return {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in weights.items()}
+
+
+def place_lora(
+    transformer: nn.Module, weights: Mapping[str, Tensor], *, role: Role, rank: int, scale: float
+) -> LoraAdapter:
+    """Put weights in PEFT names beside a transformer, fp32 on the CPU.
+
+    Raises:
+        AdapterError: they do not fit this transformer.
+    """
+    lora = LoraAdapter(transformer, role=role, rank=rank, scale=scale)
+    lora.load_weights(from_peft(weights))
+    return lora
 
 
 def rank_of(weights: Mapping[str, Tensor]) -> int:

@@ -15,7 +15,7 @@ from dreambooth3d.artifacts.subject import Subject
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.model.backbone import Backbone, BackboneCard
 from dreambooth3d.model.lora import LoraAdapter
-from dreambooth3d.model.names import from_peft, to_peft
+from dreambooth3d.model.names import place_lora, to_peft
 from dreambooth3d.personalize.config import PersonalizeConfig
 from dreambooth3d.training.engine import TorchEngine
 from dreambooth3d.training.loop import FitResult, Plan, Progress, fit, resume_point
@@ -164,14 +164,13 @@ def build_task(
             backbone.transformer, role="subject", rank=config.rank, scale=SCALE, seed=config.seed
         ).to(backbone.device)
     if config.method != "3dreambooth" and pretrained is not None:
-        reference = LoraAdapter(
+        reference = place_lora(
             backbone.transformer,
+            pretrained.weights["reference"],
             role="reference",
             rank=pretrained.card.rank,
             scale=pretrained.card.scale,
-        )
-        reference.load_weights(from_peft(pretrained.weights["reference"]))
-        reference = reference.to(backbone.device)
+        ).to(backbone.device)
     return AdapterTask(
         backbone.transformer,
         subject=subject,

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from dreambooth3d.errors import ArtifactError, ConfigError
 from dreambooth3d.evaluate.probe import (
     Probe,
     load_probe,
+    opposite_motion,
     read_clips,
     read_frames,
     save_probe,
@@ -54,6 +56,17 @@ def test_motion_sees_the_order_of_frames(probe: Probe, clips: np.ndarray) -> Non
     assert not torch.allclose(ahead, back, atol=1e-4)
 
 
+def test_a_mirror_swaps_left_and_right_and_changes_nothing_else(
+    probe: Probe, clips: np.ndarray
+) -> None:
+    assert opposite_motion("turntable left") == "turntable right"
+    assert opposite_motion("camera orbit") == "camera orbit"
+    for plain, mirrored in zip(
+        read_clips(probe, clips), read_clips(probe, clips[:, :, :, ::-1]), strict=True
+    ):
+        assert mirrored == replace(plain, motion=opposite_motion(str(plain.motion)))
+
+
 def test_weights_are_small_and_come_back(probe: Probe, tmp_path: Path) -> None:
     path = tmp_path / "weights" / "probe.safetensors"
     save_probe(probe, path)
@@ -70,7 +83,7 @@ def test_absent_and_foreign_weights_are_named(probe: Probe, tmp_path: Path) -> N
         load_probe(path)
     save_probe(probe, path)
     tensors = load_file(path)
-    save_file({"names.bias": tensors["names.bias"]}, path)
+    save_file({"mask.out.bias": tensors["mask.out.bias"]}, path)
     with pytest.raises(ArtifactError, match="must hold the weights of this probe"):
         load_probe(path)
     path.write_bytes(b"nothing")

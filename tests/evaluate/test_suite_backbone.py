@@ -35,8 +35,8 @@ def scenes() -> SuiteScenes:
 
 
 def test_subjects_are_held_out(scenes: SuiteScenes) -> None:
-    assert (len(scenes.known), len(scenes.unseen), len(scenes.turning)) == (64, 64, 32)
-    assert len(seeds(scenes)) == 160
+    assert (len(scenes.known), len(scenes.unseen), len(scenes.turning)) == (64, 64, 64)
+    assert len(seeds(scenes)) == 192
     assert min(seeds(scenes)) >= FIRST_HELD_OUT_SEED
 
 
@@ -49,7 +49,7 @@ def test_combinations_are_known_or_unseen(scenes: SuiteScenes) -> None:
 
 def test_turntables_turn_both_ways(scenes: SuiteScenes) -> None:
     motions = [scene.motion for scene in scenes.turning]
-    assert motions.count("turntable left") == motions.count("turntable right") == 16
+    assert motions.count("turntable left") == motions.count("turntable right") == 32
 
 
 def test_another_seed_gives_other_scenes(scenes: SuiteScenes) -> None:

@@ -14,6 +14,7 @@ from dreambooth3d.scenes import (
     render_view,
     scene_poses,
 )
+from dreambooth3d.scenes.backgrounds import VARIANTS
 
 MOVING = tuple(motion for motion in MOTIONS if motion != "still")
 
@@ -58,6 +59,20 @@ def test_only_an_orbit_moves_the_background(background: str) -> None:
         clip, _ = render_scene(scene)
         change = np.abs(clip[1, :12].astype(int) - clip[0, :12].astype(int)).max()
         assert bool(change > 8) == (motion == "camera orbit")
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS)
+def test_an_orbit_shows_on_every_background(background: str) -> None:
+    subject, changes = make_subject(6), []
+    for seed in range(0, VARIANTS, 4):
+        scene = make_scene(
+            subject, seed, num_frames=5, background=background, motion="camera orbit"
+        )
+        clip, masks = render_scene(scene)
+        behind = ~(masks[1:] | masks[:-1])
+        changes.append(np.abs(np.diff(clip.astype(int), axis=0)).mean(axis=-1)[behind].mean())
+    # Grey levels a frame; else nobody could tell an orbit from a turntable.
+    assert min(changes) > 3.0
 
 
 @pytest.mark.parametrize(("direction", "sign"), [("left", -1), ("right", 1)])

@@ -20,6 +20,7 @@ from dreambooth3d.scenes import (
     reference_cameras,
     render_view,
 )
+from dreambooth3d.scenes.patterns import accent_mask
 
 
 def view(subject: Subject, azimuth: float, size: int = 64) -> Frame:
@@ -89,6 +90,13 @@ def test_the_main_colour_is_the_most_common_one(color: str) -> None:
     shade = frame.rgb[frame.mask] / np.maximum(frame.rgb[frame.mask].max(axis=1, keepdims=True), 1)
     main = np.array(subject.paints.main) / max(subject.paints.main)
     assert (np.abs(shade - main).max(axis=1) < 0.1).mean() > 0.5
+
+
+@pytest.mark.parametrize("pattern", ["striped", "banded", "checkered", "spotted"])
+def test_a_pattern_leaves_most_of_the_surface_to_the_main_colour(pattern: str) -> None:
+    around, up = np.meshgrid(np.arange(0, 4, 0.01), np.arange(0, 4, 0.01))
+    share = accent_mask(pattern, around.ravel(), up.ravel()).mean()
+    assert 0.2 < share < 0.36
 
 
 def test_patterns_can_be_told_apart() -> None:
