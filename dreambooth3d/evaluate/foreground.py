@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreambooth3d.evaluate.identity import cut_to_object
+from dreambooth3d.evaluate.object_embedding import cut_to_object
 from dreambooth3d.evaluate.probe import Probe, subject_masks
 
 Frames = NDArray[np.uint8]

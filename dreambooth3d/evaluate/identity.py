@@ -1,9 +1,9 @@
 """Identity: is the thing in the clip the thing in the photos?
 
 A first, honest ruler (`identity_efficientnet`): EfficientNet-Lite0 embeddings of a few crops of
-each frame against each reference view, cut to the object; the best view counts for a frame, the
-mean over frames for a clip. 1 is the same picture; unrelated objects score well above 0, so
-compare a score with that of a wrong subject, never with 1.
+each frame against each reference view, cut to the object and measured from the mean object; the
+best view counts for a frame, the mean over frames for a clip. 1 is the same picture; unrelated
+objects may score above 0, so compare a score with that of a wrong subject, never with 1.
 """
 
 from collections.abc import Sequence
@@ -13,15 +13,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreambooth3d.artifacts.image import flatten
 from dreambooth3d.errors import InputError
 from dreambooth3d.evaluate.config import EvaluateConfig
-from dreambooth3d.vision.efficientnet import embed
+from dreambooth3d.evaluate.object_embedding import cut_to_object, embed_objects
 
 Frames = NDArray[np.uint8]
 # Shares of the frame's side that the centred crops keep; generated objects fill about two thirds.
 _CROPS = (1.0, 0.8, 0.65)
-_WHITE = 245
 
 
 def identity_score(frames: Frames, views: Sequence[Image.Image], config: EvaluateConfig) -> float:
@@ -30,8 +28,9 @@ def identity_score(frames: Frames, views: Sequence[Image.Image], config: Evaluat
         raise InputError("identity must have at least one reference view, got none; add views")
     picked = frames[_spread(len(frames), config.frames)]
     crops = [_crop(frame, share) for frame in picked for share in _CROPS]
-    ours = embed(crops, batch_size=config.batch_size)
-    theirs = embed([cut_to_object(view) for view in views], batch_size=config.batch_size)
+    ours = embed_objects(crops, batch_size=config.batch_size)
+    cut = [cut_to_object(view) for view in views]
+    theirs = embed_objects(cut, batch_size=config.batch_size)
     similarity = (ours @ theirs.T).view(len(picked), len(_CROPS), len(views))
     return float(similarity.amax(dim=(1, 2)).mean())
 
@@ -40,9 +39,9 @@ def view_similarity(
     crops: Sequence[Frames], views: Sequence[Frames], config: EvaluateConfig
 ) -> float:
     """Score crops of the subject on white against views on white; best view, mean over crops."""
-    ours = embed(list(crops), batch_size=config.batch_size)
-    theirs = [cut_to_object(Image.fromarray(view)) for view in views]
-    similarity = ours @ embed(theirs, batch_size=config.batch_size).T
+    ours = embed_objects(crops, batch_size=config.batch_size)
+    cut = [cut_to_object(Image.fromarray(view)) for view in views]
+    similarity = ours @ embed_objects(cut, batch_size=config.batch_size).T
     return float(similarity.amax(dim=1).mean())
 
 
@@ -52,20 +51,6 @@ def identity_table(
     """Score every clip against every subject: row clip, column subject."""
     rows = [[identity_score(clip, own, config) for own in views] for clip in clips]
     return np.array(rows, dtype=np.float64)
-
-
-def cut_to_object(view: Image.Image) -> NDArray[np.uint8]:
-    """Cut a view on white to the square around what is not white."""
-    pixels = np.asarray(flatten(view))
-    rows, columns = np.nonzero((pixels < _WHITE).any(axis=2))
-    if len(rows) == 0:
-        return pixels
-    side = max(np.ptp(rows), np.ptp(columns)) + 1
-    square = np.full((side, side, 3), 255, dtype=np.uint8)
-    found = pixels[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    top, left = (side - found.shape[0]) // 2, (side - found.shape[1]) // 2
-    square[top : top + found.shape[0], left : left + found.shape[1]] = found
-    return square
 
 
 def _spread(available: int, wanted: int) -> NDArray[np.int64]:

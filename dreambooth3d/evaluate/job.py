@@ -109,7 +109,8 @@ def _write(config: EvaluateConfig, out: Path, scores: Sequence[ClipScore], sheet
         out,
         title="Identity of generated clips",
         summary="identity_efficientnet: EfficientNet-Lite0 (ImageNet), best view and crop, mean "
-        "over frames. Compare with the mean score against the wrong subjects beside it.",
+        "over frames. Unrelated objects score above 0: compare with the mean score against the "
+        "wrong subjects beside it.",
         tables=(
             Table(
                 title="Clips",

@@ -2,11 +2,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dreambooth3d.errors import ConfigError, InputError
 from dreambooth3d.evaluate.config import EvaluateConfig
-from dreambooth3d.evaluate.identity import cut_to_object, identity_score, identity_table
+from dreambooth3d.evaluate.identity import identity_score, identity_table
+from dreambooth3d.evaluate.object_embedding import (
+    cut_to_object,
+    embed_objects,
+    load_mean_object,
+    measure_mean_object,
+)
 from dreambooth3d.scenes import make_scene, make_subject, reference_cameras, render_scene
 from dreambooth3d.scenes import render_view as render
 from dreambooth3d.vision.efficientnet import embed
@@ -55,6 +62,29 @@ def test_embeddings_do_not_depend_on_the_batch() -> None:
     one_by_one = embed(images, batch_size=1)
     assert np.allclose(embed(images, batch_size=4), one_by_one, atol=1e-5)
     assert np.allclose(one_by_one.norm(dim=1), 1, atol=1e-5)
+
+
+def test_the_packaged_mean_object_is_what_its_command_measures() -> None:
+    found = measure_mean_object(num_objects=32)
+    similarity = torch.nn.functional.cosine_similarity(found, load_mean_object(), dim=0)
+    assert similarity > 0.99
+    assert float(load_mean_object().norm()) < 1
+
+
+def test_measuring_from_the_mean_object_parts_captured_subjects_further(shared: Path) -> None:
+    folders = sorted((shared / "subjects").iterdir())
+    paths = [path for folder in folders for path in sorted((folder / "references").iterdir())]
+    owners = np.array([path.parent.parent.name for path in paths])
+    crops = [cut_to_object(Image.open(path)) for path in paths]
+    is_same = (owners[:, None] == owners) & ~np.eye(len(owners), dtype=np.bool_)
+    is_other = owners[:, None] != owners
+
+    def separation(found: torch.Tensor) -> float:
+        similarity = (found @ found.T).numpy()
+        same, other = similarity[is_same], similarity[is_other]
+        return float((same.mean() - other.mean()) / np.sqrt((same.var() + other.var()) / 2))
+
+    assert separation(embed_objects(crops, batch_size=8)) > separation(embed(crops)) > 3
 
 
 def test_nothing_to_compare_with_is_refused() -> None:
