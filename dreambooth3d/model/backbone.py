@@ -64,6 +64,29 @@ class Backbone:
         return next(self.transformer.parameters()).dtype
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Structure:
+    """A backbone's transformer on the meta device, and the shapes of what goes into it.
+
+    Attributes:
+        transformer: a `HunyuanVideo15Transformer3DModel` without data.
+        latent_channels: of the VAE.
+        spatial_ratio: pixels of a latent, along a side.
+        patch_size: latents of a token, along a side.
+        text_width: of the text states.
+    """
+
+    transformer: nn.Module
+    latent_channels: int
+    spatial_ratio: int
+    patch_size: int
+    text_width: int
+
+    def latent_side(self, side: int) -> int:
+        """Latents along the side of a square picture of `side` pixels."""
+        return side // self.spatial_ratio
+
+
 def resolve_backbone(source: str, *, has_weights: bool = True) -> Path:
     """Find a backbone's folder: an embedded name, a local folder, or a hub id (downloaded).
 
@@ -120,6 +143,24 @@ def read_card(source: str) -> BackboneCard:
         height=round(side * 3 / 4 / ratio) * ratio if is_large else side,
         num_frames=121 if is_large else 17,
         train_side=512 if is_large else side,
+    )
+
+
+def read_structure(source: str) -> Structure:
+    """Build a backbone's transformer from its configuration alone: no weights, no memory."""
+    from diffusers import HunyuanVideo15Transformer3DModel
+
+    folder = resolve_backbone(source, has_weights=False)
+    config = _read_json(folder / "transformer" / "config.json")
+    vae = _read_json(folder / "vae" / "config.json")
+    with torch.device("meta"):
+        transformer = HunyuanVideo15Transformer3DModel.from_config(config)
+    return Structure(
+        transformer=transformer.requires_grad_(False).eval(),
+        latent_channels=int(vae["latent_channels"]),
+        spatial_ratio=int(vae["spatial_compression_ratio"]),
+        patch_size=int(transformer.config.patch_size),
+        text_width=int(transformer.config.text_embed_dim),
     )
 
 

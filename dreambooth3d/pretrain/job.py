@@ -17,8 +17,9 @@ from dreambooth3d.artifacts.manifest import Manifest
 from dreambooth3d.artifacts.pairs import PairCorpus
 from dreambooth3d.artifacts.settings import versioned_fields
 from dreambooth3d.errors import ConfigError, RunError
-from dreambooth3d.model.backbone import localize, read_card
+from dreambooth3d.model.backbone import localize, read_card, read_structure
 from dreambooth3d.pretrain.config import PretrainConfig
+from dreambooth3d.pretrain.cost import describe_cost
 from dreambooth3d.pretrain.pretrain import train_adapter
 from dreambooth3d.runtime.backbones import warm_backbone
 from dreambooth3d.runtime.relay import relayed
@@ -39,6 +40,7 @@ def key_of(config: PretrainConfig, corpus: Path) -> str:
 def plan(config: PretrainConfig, corpus: Path, out: Path) -> dict[str, Any]:
     """Say what `run` would do, without doing it."""
     card = read_card(config.backbone)
+    side = config.size or card.train_side
     key = key_of(config, corpus)
     return {
         "inputs": {"pairs": str(corpus), "num_pairs": len(PairCorpus.open(corpus))},
@@ -47,8 +49,9 @@ def plan(config: PretrainConfig, corpus: Path, out: Path) -> dict[str, Any]:
         "is done": (out / key).is_dir(),
         "workers": f"{config.workers} x {config.strategy}",
         "updates": f"{config.steps} of {config.batch_size} pairs",
-        "pictures": f"{config.size or card.train_side} x {config.size or card.train_side} pixels",
+        "pictures": f"{side} x {side} pixels",
         "reference attention": config.reference_attention,
+        "cost": describe_cost(config, read_structure(config.backbone), side),
     }
 
 
