@@ -27,6 +27,8 @@ class PretrainConfig:
         reference_time_offset: added to the time index of every view; 0 published.
         size: side of the square training pictures; 0 takes the backbone's own.
         precision: `fp32` or `bf16` for the forward; adapters are fp32 either way.
+        average_decay: of the weights' average, which is then what is published; 0 publishes the
+            last weights.
         is_checkpointed: recompute blocks in the backward pass to save memory.
         save_every, log_every: updates between checkpoints and between printed lines.
     """
@@ -47,6 +49,7 @@ class PretrainConfig:
     reference_time_offset: int = 0
     size: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"
+    average_decay: float = 0.0
     is_checkpointed: bool = resource(False)
     seed: int = 0
     save_every: int = resource(250)
@@ -58,7 +61,7 @@ class PretrainConfig:
         require_range(
             self, "workers", "steps", "batch_size", "rank", "save_every", "log_every", least=1
         )
-        require_range(self, "text_dropout", "reference_dropout", least=0, below=1)
+        require_range(self, "text_dropout", "reference_dropout", "average_decay", least=0, below=1)
         require_range(self, "seed", "size", least=0, below=2**63)
         require_range(self, "sigma_shift", above=0)
         if self.strategy == "single" and self.workers != 1:

@@ -106,6 +106,7 @@ def train_adapter(
         run_key=run_key,
         folder=folder,
         save_every=config.save_every,
+        average_decay=config.average_decay,
     )
     resume = resume_point(plan)
     engine = build_engine(
@@ -131,7 +132,7 @@ def train_adapter(
         return build_batch(draws, examples, rules, device=backbone.device, dtype=torch.float32)
 
     result = fit(engine, load_batch, plan, resume=resume, on_step=on_step)
-    weights = task.adapter_weights(engine.weights())
+    weights = task.adapter_weights(result.average or engine.weights())
     return make_adapter(config, backbone, weights, corpus.key, run_key), result
 
 

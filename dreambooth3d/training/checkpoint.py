@@ -6,7 +6,7 @@ no generator to save, and the form does not depend on engine or worker count.
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,19 @@ from dreambooth3d.artifacts.key import content_hash, publish
 from dreambooth3d.errors import ArtifactError
 
 _NAME = "step-{:08d}"
-_FILES = ("weights.safetensors", "optimizer.safetensors")
+_FILES = ("weights.safetensors", "optimizer.safetensors", "average.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
-    """A training after `step` finished updates."""
+    """A training after `step` finished updates; `average` is empty where none is kept."""
 
     run_key: str
     step: int
     losses: tuple[float, ...]
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
+    average: dict[str, Tensor] = field(default_factory=dict)
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
@@ -40,6 +41,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> P
         with publish(final) as aside:
             save_file(checkpoint.weights, aside / "weights.safetensors")
             save_file(checkpoint.optimizer, aside / "optimizer.safetensors")
+            save_file(checkpoint.average, aside / "average.safetensors")
             state = {
                 "run_key": checkpoint.run_key,
                 "step": checkpoint.step,
@@ -71,6 +73,7 @@ def load_checkpoint(folder: Path, *, run_key: str) -> Checkpoint | None:
             losses=tuple(state["losses"]),
             weights=load_file(newest / "weights.safetensors"),
             optimizer=load_file(newest / "optimizer.safetensors"),
+            average=load_file(newest / "average.safetensors"),
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ArtifactError(

@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from dreambooth3d.errors import RunError
+from dreambooth3d.training.average import WeightAverage
 from dreambooth3d.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dreambooth3d.training.engine import Engine
 from dreambooth3d.training.optim import OptimConfig
@@ -22,6 +25,7 @@ class Plan:
         run_key: names the run; a checkpoint of another run is refused.
         folder: where checkpoints go; None saves nothing.
         save_every: updates between checkpoints.
+        average_decay: of the weights' average; 0 keeps none.
     """
 
     num_steps: int
@@ -29,6 +33,7 @@ class Plan:
     run_key: str
     folder: Path | None = None
     save_every: int = 100
+    average_decay: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +60,19 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
-    """A finished training: the loss of every update and where it began."""
+    """A finished training.
+
+    Attributes:
+        losses: of every update.
+        first_step: where this run of it began.
+        seconds: of this run.
+        average: averaged weights by parameter name; empty where none were kept.
+    """
 
     losses: tuple[float, ...]
     first_step: int
     seconds: float
+    average: dict[str, Tensor] = field(default_factory=dict)
 
 
 def resume_point(plan: Plan) -> Checkpoint | None:
@@ -89,6 +102,7 @@ def fit(
     """
     losses = [] if resume is None else list(resume.losses)
     first = len(losses)
+    average = _start_average(engine, plan, resume)
     started = time.monotonic()
     for step in range(first, plan.num_steps):
         began = time.monotonic()
@@ -99,6 +113,8 @@ def fit(
         norm = engine.step(loss, lr)
         losses.append(engine.mean(float(loss.detach())))
         _check_loss(losses[-1], step)
+        if average is not None and average.is_due(step + 1):
+            average.add(engine.weights(), step + 1)
         now = time.monotonic()
         if on_step is not None:
             on_step(
@@ -115,11 +131,22 @@ def fit(
             )
         is_last = step + 1 == plan.num_steps
         if plan.folder is not None and (is_last or (step + 1) % plan.save_every == 0):
-            _save(engine, plan, losses)
-    return FitResult(losses=tuple(losses), first_step=first, seconds=time.monotonic() - started)
+            _save(engine, plan, losses, average)
+    return FitResult(
+        losses=tuple(losses),
+        first_step=first,
+        seconds=time.monotonic() - started,
+        average={} if average is None else average.weights,
+    )
 
 
-def _save(engine: Engine, plan: Plan, losses: list[float]) -> None:
+def _start_average(engine: Engine, plan: Plan, resume: Checkpoint | None) -> WeightAverage | None:
+    if plan.average_decay == 0:
+        return None
+    return WeightAverage(plan.average_decay, engine.weights() if resume is None else resume.average)
+
+
+def _save(engine: Engine, plan: Plan, losses: list[float], average: WeightAverage | None) -> None:
     """Every rank gathers, the first one writes."""
     assert plan.folder is not None
     checkpoint = Checkpoint(
@@ -128,6 +155,7 @@ def _save(engine: Engine, plan: Plan, losses: list[float]) -> None:
         losses=tuple(losses),
         weights=engine.weights(),
         optimizer=engine.optimizer_state(),
+        average={} if average is None else average.weights,
     )
     if engine.rank == 0:
         save_checkpoint(plan.folder, checkpoint)

@@ -85,6 +85,31 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(
         assert torch.equal(moment, again.optimizer_state()[name]), name
 
 
+def test_an_average_follows_the_weights_and_resumes_with_them(tmp_path: Path) -> None:
+    averaged = replace(plan(None, steps=60), average_decay=0.9)
+    engine = make_engine()
+    start = engine.weights()
+    whole = fit(engine, batch, averaged)
+    for name, last in engine.weights().items():
+        between = (whole.average[name] - last).norm() <= (start[name] - last).norm()
+        assert bool(between), name
+    assert not torch.equal(whole.average["line.weight"], engine.weights()["line.weight"])
+
+    kept = replace(averaged, folder=tmp_path, save_every=25)
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 55:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_engine(), batch, kept, on_step=stop)
+    resume = resume_point(kept)
+    resumed = fit(make_engine(resume), batch, kept, resume=resume)
+    assert resumed.first_step == 50
+    for name, value in whole.average.items():
+        assert torch.equal(value, resumed.average[name]), name
+
+
 def test_a_finished_run_trains_no_further(tmp_path: Path) -> None:
     go_on(tmp_path)
     seen: list[Progress] = []
