@@ -1,6 +1,6 @@
 """Complete typed runs: pick one with --recipe, change single settings with --set."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.generate.config import GenerateConfig
@@ -22,6 +22,11 @@ class Recipe:
     generate: GenerateConfig
 
 
+_TINY_SUBJECTS = PersonalizeConfig(
+    steps=150, batch_size=2, lr=1e-3, warmup_steps=10, schedule="cosine"
+)
+_TINY_CLIPS = GenerateConfig(steps=20, guidance_scale=4.0)
+
 RECIPES = {
     "tiny": Recipe(
         summary="embedded backbone on a laptop CPU, minutes (default)",
@@ -29,10 +34,8 @@ RECIPES = {
         pretrain=PretrainConfig(
             steps=400, batch_size=16, lr=1e-3, warmup_steps=20, schedule="cosine", sigma_shift=3.0
         ),
-        personalize=PersonalizeConfig(
-            steps=150, batch_size=2, lr=1e-3, warmup_steps=10, schedule="cosine"
-        ),
-        generate=GenerateConfig(steps=20, guidance_scale=4.0),
+        personalize=_TINY_SUBJECTS,
+        generate=_TINY_CLIPS,
     ),
     "demo": Recipe(
         summary="tiny, shorter: what `make demo` runs",
@@ -40,10 +43,23 @@ RECIPES = {
         pretrain=PretrainConfig(
             steps=320, batch_size=16, lr=1e-3, warmup_steps=20, schedule="cosine", save_every=80
         ),
-        personalize=PersonalizeConfig(
-            steps=120, batch_size=2, lr=1e-3, warmup_steps=10, schedule="cosine"
+        personalize=replace(_TINY_SUBJECTS, steps=120),
+        generate=_TINY_CLIPS,
+    ),
+    "packaged": Recipe(
+        summary="what the packaged 3Dapter of `tiny` was made with: half an hour on two cores",
+        pairs=PairsConfig(samples=8192, pairs_per_subject=1, samples_per_shard=512),
+        pretrain=PretrainConfig(
+            strategy="single",
+            steps=2400,
+            batch_size=32,
+            lr=1.5e-3,
+            warmup_steps=20,
+            schedule="cosine",
+            precision="bf16",
         ),
-        generate=GenerateConfig(steps=20, guidance_scale=4.0),
+        personalize=_TINY_SUBJECTS,
+        generate=_TINY_CLIPS,
     ),
     "one-gpu": Recipe(
         summary="HunyuanVideo-1.5 480p on one 80 GB GPU (planned, not run on a GPU here)",
