@@ -5,6 +5,7 @@ A chunk is some arrays `<kind>-<index>.<array>.npy`, their first axis the scenes
 as whole. What a chunk holds follows from its `ChunkSpec` alone, so any process can render it.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ class ChunkSpec:
         num_frames: of every scene.
         size: side of a frame, pixels.
         num_captions: drawn for each scene, where its notes are captions.
+        revision: of what renders it: another one renders again.
     """
 
     kind: str
@@ -39,11 +41,17 @@ class ChunkSpec:
     num_frames: int
     size: int
     num_captions: int = 0
+    revision: int = 0
 
     @property
     def name(self) -> str:
         """File name without suffix."""
         return f"{self.kind}-{self.index:04d}"
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits that change when what the chunk holds changes."""
+        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
 
     @property
     def seeds(self) -> range:
@@ -76,6 +84,7 @@ def plan_chunks(
     num_frames: int,
     size: int,
     num_captions: int = 0,
+    revision: int = 0,
 ) -> list[ChunkSpec]:
     """Divide `count` scenes with seeds from `first_seed` on into chunks of at most `chunk`."""
     return [
@@ -87,6 +96,7 @@ def plan_chunks(
             num_frames=num_frames,
             size=size,
             num_captions=num_captions,
+            revision=revision,
         )
         for index, start in enumerate(range(0, count, chunk))
     ]
@@ -126,6 +136,8 @@ def ensure_chunks(
 
 def _write(spec: ChunkSpec, folder: Path, render: Render) -> None:
     content = render(spec)
+    # From here until the new one stands, there is no chunk: never new arrays under an old note.
+    (folder / f"{spec.name}.json").unlink(missing_ok=True)
     for array, values in sorted(content.arrays.items()):
         aside = folder / f".{spec.name}.{array}.{os.getpid()}.npy"
         np.save(aside, values)
@@ -139,10 +151,17 @@ def _write(spec: ChunkSpec, folder: Path, render: Render) -> None:
 
 
 def _is_whole(spec: ChunkSpec, folder: Path) -> bool:
+    """Whether a chunk is there; one that is damaged or of another spec is rendered again."""
     path = folder / f"{spec.name}.json"
     if not path.is_file():
         return False
-    return bool(json.loads(path.read_text(encoding="utf-8"))["spec"] == asdict(spec))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        arrays = [folder / f"{spec.name}.{array}.npy" for array in found["arrays"]]
+        is_same = found["spec"] == asdict(spec) and len(found["notes"]) == spec.num_scenes
+    except (ValueError, KeyError, TypeError):
+        return False
+    return is_same and all(array.is_file() for array in arrays)
 
 
 def _open(spec: ChunkSpec, folder: Path) -> ChunkContent:

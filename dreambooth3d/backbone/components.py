@@ -92,6 +92,43 @@ def load_components(folder: Path) -> Components:
     )
 
 
+def check_structure(
+    config: BackboneTrainConfig, parts: Components, start: Path, *, is_fresh: bool
+) -> None:
+    """Refuse settings that another structure has than the parts a training starts from.
+
+    Args:
+        config: of the training.
+        parts: what it starts from.
+        start: where they come from.
+        is_fresh: the transformer is built anew, so its own structure is free.
+
+    Raises:
+        ConfigError: names the first setting that differs.
+    """
+    vae, transformer = parts.vae.config, parts.transformer.config
+    found: dict[str, object] = {
+        "latent_channels": vae.latent_channels,
+        "vae_channels": tuple(vae.block_out_channels),
+        "spatial_ratio": vae.spatial_compression_ratio,
+        "text_width": parts.text_encoder.config.hidden_size,
+    }
+    if not is_fresh:
+        found |= {
+            "width": transformer.num_attention_heads * transformer.attention_head_dim,
+            "head_dim": transformer.attention_head_dim,
+            "num_layers": transformer.num_layers,
+            "mlp_ratio": transformer.mlp_ratio,
+            "patch_size": transformer.patch_size,
+        }
+    for name, value in found.items():
+        if getattr(config, name) != value:
+            raise ConfigError(
+                f"{name} must be that of {start} ({value}), got {getattr(config, name)}; "
+                "set it so, or train from scratch"
+            )
+
+
 def build_tokenizer(captions: Iterable[str], vocab_size: int) -> Qwen2Tokenizer:
     """Train a byte-level BPE on captions, the system message and common words.
 

@@ -5,9 +5,17 @@ from typing import Any
 
 from dreambooth3d.artifacts.settings import require_range, resource, versioned_fields
 from dreambooth3d.errors import ConfigError
+from dreambooth3d.scenes import SEED_RANGES
 
 # A longer training of the same thing may go on from a shorter one.
-_LENGTHS = ("vae_steps", "vae_minutes", "steps", "minutes", "decay_fraction")
+_LENGTHS = frozenset({"vae_steps", "vae_minutes", "steps", "minutes", "decay_fraction"})
+# What the VAE sees of the other settings.
+_SHARED_WITH_VAE = frozenset(
+    {
+        "seed", "size", "num_frames", "num_clips", "num_images", "num_references", "chunk",
+        "latent_channels", "spatial_ratio", "weight_decay", "is_compiled",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +33,7 @@ class BackboneTrainConfig:
         chunk: scenes in one pool file.
         num_held_out: held-out clips, and as many held-out images, for VAE scores.
         is_compiled: fuse small operations with torch.compile, which needs a C++ compiler
-            (rounds a little differently).
+            (rounds a little differently, so it belongs to the result).
         workers: processes that render the pool (a resource: does not change the result).
         vocab_size: tokens of the BPE tokenizer.
         text_width: width of the text encoder.
@@ -38,7 +46,8 @@ class BackboneTrainConfig:
         num_layers: dual-stream blocks.
         mlp_ratio: MLP width over `width`.
         vae_steps: VAE updates.
-        vae_minutes: upper limit of VAE training; the schedule ends with whatever comes first.
+        vae_minutes: upper limit of VAE training, 0 for none; the schedule ends with whatever comes
+            first.
         vae_lr: peak AdamW rate of the VAE.
         vae_batch_images: images in a VAE update.
         vae_batch_clips: clips of `vae_clip_frames` in a VAE update.
@@ -55,8 +64,8 @@ class BackboneTrainConfig:
         decay_fraction: last part of the schedule in which the rate falls to zero.
         batch_tokens: latent tokens in a transformer update.
         clip_fraction: share of updates that see clips.
-        reference_fraction: share of samples that are views on white.
-        text_dropout: share of samples with an empty prompt.
+        reference_fraction: share of updates that see views on white.
+        text_dropout: share of updates with empty prompts.
         time_shift: k of s' = k s / (1 + (k - 1) s).
         ema_decay: final decay of the weight average.
         log_seconds: seconds between log lines.
@@ -73,7 +82,7 @@ class BackboneTrainConfig:
     num_captions: int = 3
     chunk: int = 256
     num_held_out: int = 32
-    is_compiled: bool = resource(True)
+    is_compiled: bool = True
     workers: int = resource(2)
     vocab_size: int = 1536
     text_width: int = 128
@@ -112,6 +121,7 @@ class BackboneTrainConfig:
 
     def __post_init__(self) -> None:
         """Check every rule that a wrong setting would otherwise break hours later."""
+        self._check_ranges()
         for name in ("num_frames", "vae_clip_frames"):
             _require(getattr(self, name) % 4 == 1, name, "4n + 1", getattr(self, name))
         side = self.spatial_ratio * self.patch_size
@@ -128,15 +138,6 @@ class BackboneTrainConfig:
             f"at most num_frames ({self.num_frames})",
             self.vae_clip_frames,
         )
-        require_range(
-            self, "num_clips", "num_images", "num_references", "num_captions", "chunk", least=1
-        )
-        require_range(
-            self,
-            "clip_fraction", "reference_fraction", "text_dropout", "decay_fraction",
-            least=0,
-            most=1,
-        )  # fmt: skip
         largest = self.num_frames // 4 + 1
         tokens = largest * self.frame_tokens
         _require(
@@ -146,11 +147,56 @@ class BackboneTrainConfig:
             self.batch_tokens,
         )
 
+    def _check_ranges(self) -> None:
+        require_range(
+            self,
+            "num_captions", "chunk", "num_held_out", "workers", "size", "spatial_ratio",
+            "patch_size", "width", "head_dim", "num_layers", "latent_channels", "text_width",
+            "vae_steps", "steps", "vae_batch_clips",
+            least=1,
+        )  # fmt: skip
+        # Half of the frames are scenes, a quarter each views on white and frames of clips.
+        require_range(self, "vae_batch_images", least=4)
+        for name, purpose in (
+            ("num_clips", "backbone clips"),
+            ("num_images", "backbone images"),
+            ("num_references", "backbone references"),
+        ):
+            require_range(self, name, least=1, most=len(SEED_RANGES[purpose]))
+        require_range(
+            self, "seed", "warmup_steps", "weight_decay", "minutes", "vae_minutes", least=0
+        )
+        require_range(self, "vae_lr", "lr", "muon_lr", "time_shift", above=0)
+        require_range(
+            self, "mlp_ratio", "log_seconds", "sample_minutes", "checkpoint_minutes", above=0
+        )
+        require_range(
+            self,
+            "clip_fraction", "reference_fraction", "text_dropout", "decay_fraction",
+            least=0,
+            most=1,
+        )  # fmt: skip
+        require_range(self, "ema_decay", least=0, below=1)
+        _require(
+            len(self.vae_channels) > 0, "vae_channels", "at least one width", self.vae_channels
+        )
+
     @property
-    def training(self) -> dict[str, Any]:
-        """Settings that one training keeps from its first update to its last."""
+    def vae_training(self) -> dict[str, Any]:
+        """Settings that one VAE training keeps from its first update to its last."""
         return {
-            name: value for name, value in versioned_fields(self).items() if name not in _LENGTHS
+            name: value
+            for name, value in versioned_fields(self).items()
+            if (name.startswith("vae_") or name in _SHARED_WITH_VAE) and name not in _LENGTHS
+        }
+
+    @property
+    def transformer_training(self) -> dict[str, Any]:
+        """Settings that one transformer training keeps from its first update to its last."""
+        return {
+            name: value
+            for name, value in versioned_fields(self).items()
+            if not name.startswith("vae_") and name not in _LENGTHS
         }
 
     @property

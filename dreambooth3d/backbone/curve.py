@@ -41,6 +41,11 @@ class Curve:
         with path.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([_HEADER, *map(_to_row, kept)])
 
+    @property
+    def has_pending(self) -> bool:
+        """Whether updates have been counted since the last point."""
+        return bool(self._pending)
+
     def add(self, update: Update) -> None:
         """Count one update into the next point."""
         self._pending.append(update)

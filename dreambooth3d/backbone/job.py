@@ -13,11 +13,14 @@ import torch
 from diffusers import AutoencoderKLHunyuanVideo15
 from numpy.typing import NDArray
 
+from dreambooth3d.artifacts.chunks import ChunkSpec
+from dreambooth3d.artifacts.key import exclusive
 from dreambooth3d.backbone.components import (
     Components,
     build_components,
     build_transformer,
     build_vae,
+    check_structure,
     load_components,
     save_folder,
 )
@@ -45,6 +48,8 @@ from dreambooth3d.backbone.vae import (
     encode_chunk,
     score_vae,
 )
+from dreambooth3d.errors import ConfigError
+from dreambooth3d.model.backbone import read_card
 from dreambooth3d.runtime.tracking import RunRecord, Tracker, recording
 from dreambooth3d.training.pace import Pace
 from dreambooth3d.training.snapshot import load_snapshot, save_snapshot
@@ -72,47 +77,96 @@ def run(
         start: a finished backbone folder whose weights the transformer starts from and whose other
             parts are kept; None trains everything from scratch.
         is_fresh: with `start`: the transformer alone is trained from scratch.
+
+    Raises:
+        ConfigError: `folder` holds something else, or `start` has another structure.
     """
+    check_folder(folder, out)
     torch.set_num_threads(config.workers)
-    pool = ensure_pool(training_specs(config), out / "pool", workers=config.workers)
-    _log.info("pool: %d chunks in %s", len(pool.chunks), out / "pool")
-    if start is None:
-        held_out = ensure_pool(held_out_specs(config), out / "held-out", workers=config.workers)
-        vae = train_vae(config, pool, held_out, out)
-        parts = build_components(config, pool.captions(), vae=vae)
-    else:
-        parts = load_components(start)
-        if is_fresh:
-            torch.manual_seed(config.seed)
-            parts = replace(parts, transformer=build_transformer(config))
+    with exclusive(out, "backbone"):
+        parts = None if start is None else _start_parts(config, start, is_fresh=is_fresh)
+        pool = _render(training_specs(config), out / "pool", config)
+        if parts is None:
+            held_out = _render(held_out_specs(config), out / "held-out", config)
+            vae = train_vae(config, pool, held_out, out)
+            parts = build_components(config, pool.captions(), vae=vae)
+        samples = _encode(config, parts, pool, out, is_first=start is None)
+        keeps_weights = start is not None and not is_fresh
+        train_transformer(
+            config,
+            parts,
+            samples,
+            out,
+            origin=read_card(str(start)).revision if keeps_weights else "scratch",
+            before=start / CURVE_NAME if start is not None and keeps_weights else None,
+        )
+        _save_samples(out / "samples" / "final.png", config, parts, parts.transformer)
+        export(parts, folder, curve=out / CURVE_NAME)
+        with recording(_log.info):
+            _record(config, out, revision=read_card(str(folder)).revision)
+    return folder
+
+
+def check_folder(folder: Path, out: Path) -> None:
+    """Refuse a folder whose content a finished training must not replace.
+
+    Raises:
+        ConfigError: it is no backbone's, or the training works in it.
+    """
+    is_foreign = folder.exists() and not (folder / "model_index.json").is_file()
+    is_around = out.resolve().is_relative_to(folder.resolve())
+    if is_foreign or is_around:
+        raise ConfigError(
+            f"--folder must be new, or a backbone's to replace, got {folder}; choose another name"
+        )
+
+
+def _start_parts(config: BackboneTrainConfig, start: Path, *, is_fresh: bool) -> Components:
+    """Load what a training starts from; its structure must be the one that is asked for."""
+    parts = load_components(start)
+    check_structure(config, parts, start, is_fresh=is_fresh)
+    if not is_fresh:
+        return parts
+    torch.manual_seed(config.seed)
+    return replace(parts, transformer=build_transformer(config))
+
+
+def _render(specs: list[ChunkSpec], folder: Path, config: BackboneTrainConfig) -> Pool:
+    tell = Countdown(folder.name, config.log_seconds)
+    pool = ensure_pool(specs, folder, workers=config.workers, on_chunk=tell)
+    _log.info("%s: %d chunks in %s", folder.name, len(pool.chunks), folder)
+    return pool
+
+
+def _encode(
+    config: BackboneTrainConfig, parts: Components, pool: Pool, out: Path, *, is_first: bool
+) -> LatentPool:
+    """Encode pictures and captions; a new VAE gets its scaling factor here."""
     latents = encode_with(config, parts.vae, pool, out)
-    if start is None:
+    if is_first:
         parts.vae.register_to_config(scaling_factor=round(scaling_factor(latents), 4))
     _log.info("latents: scaling factor %.4f", parts.vae.config.scaling_factor)
     started = time.monotonic()
     samples = build_latent_pool(pool, latents, parts, parts.vae.config.scaling_factor)
     _log.info("captions: encoded in %.0f s", time.monotonic() - started)
-    before = None if start is None or is_fresh else start / CURVE_NAME
-    train_transformer(config, parts, samples, out, before=before)
-    path = out / "samples" / "final.png"
-    _save_samples(path, config, parts, parts.transformer)
-    export(parts, folder, curve=out / CURVE_NAME)
-    with recording(_log.info):
-        _record(config, out)
-    return folder
+    return samples
 
 
-def _record(config: BackboneTrainConfig, out: Path) -> None:
-    """Write the training to MLflow: settings, curves, samples."""
+def _record(config: BackboneTrainConfig, out: Path, *, revision: str) -> None:
+    """Write the training to MLflow, once: settings, curves, samples."""
+    tracker = Tracker(out.parent, "dreambooth3d-backbone")
+    if tracker.find({"backbone_revision": revision}) is not None:
+        return
     points = read_curve(out / CURVE_NAME)
     curves = {
         f"loss_{kind}": {p.step: p.losses[kind] for p in points if kind in p.losses}
         for kind in KINDS
     }
-    Tracker(out.parent, "dreambooth3d-backbone").record(
+    tracker.record(
         RunRecord(
             name=out.name,
             params=asdict(config),
+            tags={"backbone_revision": revision},
             curves=curves,
             folder=out / "samples",
             folder_name="samples",
@@ -123,23 +177,27 @@ def _record(config: BackboneTrainConfig, out: Path) -> None:
 def train_vae(
     config: BackboneTrainConfig, pool: Pool, held_out: Pool, out: Path
 ) -> AutoencoderKLHunyuanVideo15:
-    """Train the VAE or load the finished one from `out`/vae."""
-    folder = out / "vae"
-    if (folder / "score.json").is_file():
-        _log.info("VAE: done before, %s", (folder / "score.json").read_text().strip())
-        return AutoencoderKLHunyuanVideo15.from_pretrained(folder).requires_grad_(False)
+    """Train the VAE, or go on with the one in `out`; a finished one is only loaded.
+
+    Raises:
+        ArtifactError: the one in `out` was trained with other settings.
+    """
     torch.manual_seed(config.seed)
     vae = build_vae(config)
     trainer = VaeTrainer(vae, config, pool)
-    checkpoint = out / "vae.safetensors"
+    checkpoint, scored = out / "vae.safetensors", out / "vae-score.json"
     if load_snapshot(checkpoint, trainer.state):
         _log.info("VAE: going on at step %d", trainer.progress.step)
+    if trainer.progress.is_done and scored.is_file():
+        _log.info("VAE: done before, %s", scored.read_text(encoding="utf-8").strip())
+        return vae.requires_grad_(False)
+    scored.unlink(missing_ok=True)
     _fit_vae(trainer, config, checkpoint)
+    save_snapshot(checkpoint, trainer.state)
     vae.requires_grad_(False)
     score = score_vae(vae, held_out)
     save_reconstructions(out / "samples" / "vae.png", vae, held_out)
-    vae.save_pretrained(folder)
-    (folder / "score.json").write_text(json.dumps(asdict(score)) + "\n", encoding="utf-8")
+    scored.write_text(json.dumps(asdict(score)) + "\n", encoding="utf-8")
     _log.info("VAE: held-out PSNR %s", asdict(score))
     return vae
 
@@ -153,8 +211,13 @@ def _fit_vae(trainer: VaeTrainer, config: BackboneTrainConfig, checkpoint: Path)
             values.append(trainer.update())
             if log.is_due():
                 progress = trainer.progress
-                percent, mean = 100 * progress.share, float(np.mean(values))
-                _log.info("VAE: step %d, %.0f %%, PSNR %.2f dB", progress.step, percent, mean)
+                _log.info(
+                    "VAE: step %d, %.0f %%, PSNR %.2f dB, ETA %.1f min",
+                    progress.step,
+                    100 * progress.share,
+                    float(np.mean(values)),
+                    progress.minutes_left,
+                )
                 values = []
             if save.is_due():
                 save_snapshot(checkpoint, trainer.state)
@@ -174,7 +237,7 @@ def encode_with(
             is_compiled=config.is_compiled,
         ),
         parent=_weights_hash(vae),
-        on_chunk=lambda name: _log.info("latents: %s", name),
+        on_chunk=Countdown("latents", config.log_seconds),
     )
 
 
@@ -193,13 +256,22 @@ def train_transformer(
     samples: LatentPool,
     out: Path,
     *,
+    origin: str,
     before: Path | None = None,
 ) -> None:
     """Train the transformer of `parts` and leave its averaged weights in it.
 
-    The curve goes on where the one in the file `before` ends.
+    Args:
+        config: how.
+        parts: of the backbone.
+        samples: what it learns from.
+        out: gets checkpoint, curve and sample sheets.
+        origin: names the weights it starts from.
+        before: a curve that this one goes on from.
     """
-    trainer = TransformerTrainer(parts.transformer, config)
+    trainer = TransformerTrainer(
+        parts.transformer, config, origin=f"{origin}, VAE {_weights_hash(parts.vae)[:16]}"
+    )
     checkpoint = out / "transformer.safetensors"
     if load_snapshot(checkpoint, trainer.state):
         _log.info("transformer: going on at step %d", trainer.progress.step)
@@ -215,19 +287,20 @@ def train_transformer(
         if look.is_due():
             path = out / "samples" / f"step-{trainer.progress.step:06d}.png"
             _save_samples(path, config, parts, trainer.average)
+    if curve.has_pending:
+        _log_training(trainer.progress, curve.flush(trainer.progress.seconds))
     save_snapshot(checkpoint, trainer.state)
     parts.transformer.load_state_dict(trainer.average.state_dict())
 
 
 def _log_training(progress: Pace, point: Point) -> None:
-    share = max(progress.share, 1e-6)
     _log.info(
         "transformer: step %d, %.1f %%, loss %s, %.2f s a step, ETA %.1f min",
         progress.step,
-        100 * share,
+        100 * progress.share,
         ", ".join(f"{kind} {loss:.4f}" for kind, loss in point.losses.items()),
         progress.seconds / progress.step,
-        progress.seconds * (1 - share) / share / 60,
+        progress.minutes_left,
     )
 
 
@@ -240,15 +313,42 @@ def _save_samples(
 
 
 def export(parts: Components, folder: Path, *, curve: Path) -> None:
-    """Write the folder aside, with the curve that led there, and put it in the old one's place."""
-    aside = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(aside, ignore_errors=True)
+    """Write the folder aside, with the curve that led there, and put it in the old one's place.
+
+    Files at its top that a training does not write, such as a model card, stay.
+    """
+    aside, old = (folder.with_name(f".{folder.name}.{what}") for what in ("new", "old"))
+    for left in (aside, old):
+        shutil.rmtree(left, ignore_errors=True)
     save_folder(parts, aside, flow_shift=FLOW_SHIFT)
     shutil.copy(curve, aside / CURVE_NAME)
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        for path in folder.iterdir():
+            if path.is_file() and not (aside / path.name).exists():
+                shutil.copy(path, aside / path.name)
+        folder.rename(old)
     aside.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     _log.info("exported %s, %.1f MB", folder, size / 1e6)
+
+
+class Countdown:
+    """Reports pieces of work as they are done, with the time that is left.
+
+    Args:
+        what: the work.
+        seconds: between two lines.
+    """
+
+    def __init__(self, what: str, seconds: float) -> None:
+        self._what, self._timer, self._started = what, Timer(seconds), time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Say that `done` of `total` pieces are done."""
+        if self._timer.is_due() or done == total:
+            left = (time.monotonic() - self._started) / done * (total - done)
+            _log.info("%s: %d/%d, ETA %.0f s", self._what, done, total, left)
 
 
 class Timer:

@@ -1,6 +1,5 @@
 """Training samples of the transformer: latents on disk, captions encoded once."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,25 +100,22 @@ def encode_pool(
     encode: Callable[[Any], NDArray[np.float16]],
     *,
     parent: str,
-    on_chunk: Callable[[str], None],
+    on_chunk: Callable[[int, int], None],
 ) -> dict[Kind, NDArray[np.float16]]:
-    """Encode every chunk once; files made with the same `parent` (a VAE's hash) are kept."""
+    """Encode every chunk once; a file belongs to a chunk's content and a `parent`, the VAE."""
     folder.mkdir(parents=True, exist_ok=True)
-    mark = folder / "parent.json"
-    if not mark.is_file() or json.loads(mark.read_text(encoding="utf-8")) != parent:
-        for path in folder.glob("*.npy"):
-            path.unlink()
-        mark.write_text(json.dumps(parent), encoding="utf-8")
-    for chunk in pool.chunks:
-        path = folder / f"{chunk.name}.npy"
+    paths = {chunk.name: folder / f"{chunk.name}-{parent[:16]}.npy" for chunk in pool.chunks}
+    for old in set(folder.glob("*.npy")) - set(paths.values()):
+        old.unlink()
+    for done, chunk in enumerate(pool.chunks, start=1):
+        path = paths[chunk.name]
         if not path.is_file():
-            aside = folder / f".{chunk.name}.npy"
+            aside = folder / f".{path.name}"
             np.save(aside, encode(chunk))
             aside.replace(path)
-            on_chunk(chunk.name)
+            on_chunk(done, len(pool.chunks))
     return {
-        kind: np.concatenate([np.load(folder / f"{c.name}.npy") for c in pool.of_kind(kind)])
-        for kind in KINDS
+        kind: np.concatenate([np.load(paths[c.name]) for c in pool.of_kind(kind)]) for kind in KINDS
     }
 
 

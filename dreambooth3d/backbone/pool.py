@@ -1,6 +1,6 @@
 """The scenes a backbone learns from: chunks of pixels, (N, F, H, W, 3) uint8, with captions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -12,6 +12,8 @@ from dreambooth3d.artifacts.chunks import ChunkContent, ChunkSpec, ensure_chunks
 from dreambooth3d.backbone.config import BackboneTrainConfig
 from dreambooth3d.scenes import (
     FIRST_HELD_OUT_SEED,
+    SEED_RANGES,
+    WORLD_REVISION,
     Camera,
     describe,
     make_scene,
@@ -24,15 +26,21 @@ Kind = Literal["clip", "image", "reference"]
 KINDS: tuple[Kind, ...] = ("clip", "image", "reference")
 Pixels = NDArray[np.uint8]
 
-# Every kind has its own range of scene seeds, all below the held-out ones.
-_FIRST_SEED: dict[Kind, int] = {"clip": 0, "image": 300_000, "reference": 700_000}
+_SEEDS: dict[Kind, range] = {
+    "clip": SEED_RANGES["backbone clips"],
+    "image": SEED_RANGES["backbone images"],
+    "reference": SEED_RANGES["backbone references"],
+}
 _NAMED_SHARE = 0.8
 _WHITE_PLACES = ("on a white background", "on white", "in front of a white background")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """A rendered chunk: `pixels` (N, F, H, W, 3) is a memory map, `captions` has N tuples."""
+    """A rendered chunk: `pixels` (N, F, H, W, 3) is a memory map, `captions` has N tuples.
+
+    `name` changes when what it holds changes.
+    """
 
     kind: Kind
     name: str
@@ -65,7 +73,7 @@ def training_specs(config: BackboneTrainConfig) -> list[ChunkSpec]:
         "reference": config.num_references,
     }
     return [
-        spec for kind in KINDS for spec in _specs(config, kind, counts[kind], _FIRST_SEED[kind])
+        spec for kind in KINDS for spec in _specs(config, kind, counts[kind], _SEEDS[kind].start)
     ]
 
 
@@ -75,7 +83,7 @@ def held_out_specs(config: BackboneTrainConfig) -> list[ChunkSpec]:
         spec
         for kind in KINDS
         for spec in _specs(
-            config, kind, config.num_held_out, FIRST_HELD_OUT_SEED + _FIRST_SEED[kind]
+            config, kind, config.num_held_out, FIRST_HELD_OUT_SEED + _SEEDS[kind].start
         )
     ]
 
@@ -89,17 +97,24 @@ def _specs(config: BackboneTrainConfig, kind: Kind, count: int, first_seed: int)
         num_frames=config.num_frames if kind == "clip" else 1,
         size=config.size,
         num_captions=config.num_captions,
+        revision=WORLD_REVISION,
     )
 
 
-def ensure_pool(specs: Sequence[ChunkSpec], folder: Path, *, workers: int) -> Pool:
-    """Render the chunks that are not there yet, then open all of them."""
-    contents = ensure_chunks(specs, folder, render_chunk, workers=workers)
+def ensure_pool(
+    specs: Sequence[ChunkSpec],
+    folder: Path,
+    *,
+    workers: int,
+    on_chunk: Callable[[int, int], None] = lambda done, total: None,
+) -> Pool:
+    """Render the chunks that are not there yet, then open all; arguments of `ensure_chunks`."""
+    contents = ensure_chunks(specs, folder, render_chunk, workers=workers, on_chunk=on_chunk)
     return Pool(
         chunks=tuple(
             Chunk(
                 kind=cast(Kind, spec.kind),
-                name=spec.name,
+                name=f"{spec.name}-{spec.digest}",
                 pixels=content.arrays["pixels"],
                 captions=tuple(tuple(variants) for variants in content.notes),
             )

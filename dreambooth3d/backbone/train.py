@@ -48,13 +48,21 @@ class Update:
 class TransformerTrainer:
     """One transformer training.
 
+    Args:
+        transformer: what is trained, in place.
+        config: how.
+        origin: names the weights it starts from and the VAE its latents are of; a checkpoint of
+            another origin is refused.
+
     Attributes:
         average: the transformer with averaged weights; what is shipped.
         progress: step and seconds used.
     """
 
-    def __init__(self, transformer: nn.Module, config: BackboneTrainConfig) -> None:
-        self.transformer, self.config = transformer, config
+    def __init__(
+        self, transformer: nn.Module, config: BackboneTrainConfig, *, origin: str = "scratch"
+    ) -> None:
+        self.transformer, self.config, self._origin = transformer, config, origin
         self.average = copy.deepcopy(transformer).requires_grad_(False)
         self.progress = Pace(num_steps=config.steps, minutes=config.minutes)
         self.optimizers = build_optimizers(
@@ -72,7 +80,7 @@ class TransformerTrainer:
         return Snapshot(
             models={"model": self.transformer, "average": self.average},
             optimizers=self.optimizers.optimizers,
-            settings=self.config.training,
+            settings={**self.config.transformer_training, "origin": self._origin},
             progress=self.progress,
         )
 

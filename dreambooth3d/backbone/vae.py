@@ -174,7 +174,7 @@ class VaeTrainer:
         return Snapshot(
             models={"model": self.vae},
             optimizers=self.optimizers.optimizers,
-            settings=self.config.training,
+            settings=self.config.vae_training,
             progress=self.progress,
         )
 

@@ -20,6 +20,8 @@ from dreambooth3d.scenes import (
     COLORS,
     FIRST_HELD_OUT_SEED,
     MOTIONS,
+    SEED_RANGES,
+    WORLD_REVISION,
     Scene,
     make_scene,
     make_subject,
@@ -33,8 +35,10 @@ Bytes = NDArray[np.uint8]
 LABELS = ("class_noun", "color", "background", "motion")
 MASK_FULL = 4
 
-# Ranges of their own among the seeds that may be trained on, and held-out ones that no suite uses.
-_FIRST_SEED: dict[Kind, int] = {"clip": 800_000, "image": 850_000}
+_SEEDS: dict[Kind, range] = {
+    "clip": SEED_RANGES["probe clips"],
+    "image": SEED_RANGES["probe images"],
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +100,10 @@ def _specs(config: ProbeConfig, kind: Kind, count: int, *, first: int) -> list[C
         kind,
         count,
         chunk=config.chunk,
-        first_seed=first + _FIRST_SEED[kind],
+        first_seed=first + _SEEDS[kind].start,
         num_frames=config.num_frames if kind == "clip" else 1,
         size=config.size,
+        revision=WORLD_REVISION,
     )
 
 

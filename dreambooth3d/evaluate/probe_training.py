@@ -131,20 +131,19 @@ def _log_line(trainer: "ProbeTrainer", loss: float, held_out: ProbePool) -> None
     score = score_probe(trainer.probe.eval(), held_out, is_quick=True)
     trainer.probe.train()
     progress = trainer.progress
-    share = max(progress.share, 1e-6)
     read = " ".join(f"{name} {value:.3f}" for name, value in score.clip.items())
     frame = " ".join(f"{name} {value:.3f}" for name, value in score.frame.items())
     _log.info(
         "probe: step %d, %.1f %%, loss %.4f, clips: %s, frames: %s, mask %.3f, %.2f s a step, "
         "ETA %.1f min",
         progress.step,
-        100 * share,
+        100 * progress.share,
         loss,
         read,
         frame,
         score.mask_iou,
         progress.seconds / progress.step,
-        progress.seconds * (1 - share) / share / 60,
+        progress.minutes_left,
     )
 
 

@@ -15,9 +15,9 @@ from dreambooth3d.scenes.scene import (
     render_scene,
     scene_poses,
 )
+from dreambooth3d.scenes.seeds import FIRST_HELD_OUT_SEED, SEED_RANGES, WORLD_REVISION
 from dreambooth3d.scenes.subjects import (
     CLASSES,
-    FIRST_HELD_OUT_SEED,
     Frame,
     Subject,
     is_held_out,
@@ -32,6 +32,8 @@ __all__ = [
     "FIRST_HELD_OUT_SEED",
     "MOTIONS",
     "PATTERNS",
+    "SEED_RANGES",
+    "WORLD_REVISION",
     "Camera",
     "Frame",
     "Part",

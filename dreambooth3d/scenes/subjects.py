@@ -18,10 +18,10 @@ from dreambooth3d.scenes.palette import COLORS, Paints, draw_paints
 from dreambooth3d.scenes.parts import Part, move_and_scale, rotation_matrix
 from dreambooth3d.scenes.patterns import PATTERNS
 from dreambooth3d.scenes.raster import PartStack, cast
+from dreambooth3d.scenes.seeds import FIRST_HELD_OUT_SEED
 
 __all__ = [
     "CLASSES",
-    "FIRST_HELD_OUT_SEED",
     "Frame",
     "Subject",
     "check_name",
@@ -31,9 +31,6 @@ __all__ = [
     "render_view",
     "seeded",
 ]
-
-# Subjects from this seed on are kept for evaluation: no corpus, adapter or backbone sees them.
-FIRST_HELD_OUT_SEED = 1_000_000
 
 _BUILDERS: dict[str, Callable[[np.random.Generator], list[Part]]] = {
     "airplane": vehicles.airplane,

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dreambooth3d.errors import RunError
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OptimizerGroup:
@@ -26,8 +28,17 @@ class OptimizerGroup:
     rates: tuple[float, ...]
 
     def step(self, rate: float, *, clip: float) -> None:
-        """Clip, step at `rate` times the peak rates, and clear the gradients."""
-        nn.utils.clip_grad_norm_(self.parameters, clip, foreach=True)
+        """Clip, step at `rate` times the peak rates, and clear the gradients.
+
+        Raises:
+            RunError: a gradient is no finite number; no weight has been changed.
+        """
+        norm = nn.utils.clip_grad_norm_(self.parameters, clip, foreach=True)
+        if not bool(norm.isfinite()):
+            raise RunError(
+                f"gradients must stay finite numbers, got a norm of {float(norm)}; lower the rate, "
+                "and run the command again to go on from the last checkpoint"
+            )
         for optimizer, peak in zip(self.optimizers, self.rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = peak * rate

@@ -23,6 +23,12 @@ class Pace:
         """Whether nothing is left to do."""
         return self.share >= 1.0
 
+    @property
+    def minutes_left(self) -> float:
+        """Minutes to the end at the pace so far."""
+        share = max(self.share, 1e-6)
+        return self.seconds * (1 - share) / share / 60
+
     def advance(self, seconds: float) -> None:
         """Count one update that took `seconds`."""
         self.step += 1

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -64,13 +64,14 @@ def load_snapshot(path: Path, state: Snapshot) -> bool:
     """
     if not path.is_file():
         return False
-    parts: dict[str, dict[str, Tensor]] = {}
-    with safe_open(path, "pt") as file:
-        metadata = cast("dict[str, str]", file.metadata())
-        for name in file.keys():  # noqa: SIM118 - not a mapping
-            part, _, rest = name.partition(".")
-            parts.setdefault(part, {})[rest] = file.get_tensor(name)
-    _check_settings(path, json.loads(metadata["settings"]), state.settings)
+    try:
+        metadata, parts = _read(path)
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise ArtifactError(
+            f"{path} must be a checkpoint, got a damaged file ({type(error).__name__}); "
+            "delete it to start anew"
+        ) from error
+    _check_settings(path, metadata.settings, state.settings)
     try:
         for name, model in state.models.items():
             model.load_state_dict(parts.get(name, {}))
@@ -81,9 +82,34 @@ def load_snapshot(path: Path, state: Snapshot) -> bool:
             f"{path} must be a checkpoint of these settings, got other weights; "
             "choose another output folder or delete it"
         ) from error
-    state.progress.step = int(metadata["step"])
-    state.progress.seconds = float(metadata["seconds"])
+    state.progress.step = metadata.step
+    state.progress.seconds = metadata.seconds
     return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Metadata:
+    """What a checkpoint says beside its tensors."""
+
+    step: int
+    seconds: float
+    settings: Mapping[str, Any]
+
+
+def _read(path: Path) -> tuple[_Metadata, dict[str, dict[str, Tensor]]]:
+    """Read a checkpoint: what it says, and its tensors by part."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    with safe_open(path, "pt") as file:
+        found = cast("dict[str, str]", file.metadata())
+        for name in file.keys():  # noqa: SIM118 - not a mapping
+            part, _, rest = name.partition(".")
+            parts.setdefault(part, {})[rest] = file.get_tensor(name)
+    metadata = _Metadata(
+        step=int(found["step"]),
+        seconds=float(found["seconds"]),
+        settings=json.loads(found["settings"]),
+    )
+    return metadata, parts
 
 
 def _check_settings(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -3,9 +3,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from dreambooth3d.backbone.config import BackboneTrainConfig
 from dreambooth3d.backbone.pool import ensure_pool, held_out_specs, training_specs
+from dreambooth3d.errors import ConfigError
 from dreambooth3d.scenes import FIRST_HELD_OUT_SEED
 
 
@@ -42,7 +44,9 @@ def test_references_are_on_white(config: BackboneTrainConfig, tmp_path: Path) ->
 
 
 def test_held_out_seeds_are_apart(config: BackboneTrainConfig) -> None:
-    large = replace(config, num_clips=100_000, num_images=100_000, num_references=100_000)
+    large = replace(config, num_clips=300_000, num_images=400_000, num_references=100_000)
+    with pytest.raises(ConfigError, match="num_references must be at least 1 and at most 100000"):
+        replace(config, num_references=100_001)
     assert max(s.first_seed + s.num_scenes for s in training_specs(large)) < FIRST_HELD_OUT_SEED
     assert min(s.first_seed for s in held_out_specs(config)) >= FIRST_HELD_OUT_SEED
     ranges = [(s.first_seed, s.first_seed + s.num_scenes) for s in training_specs(large)]

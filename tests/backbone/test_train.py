@@ -1,6 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,10 +10,10 @@ from dreambooth3d.backbone.components import Components, build_components, build
 from dreambooth3d.backbone.config import BackboneTrainConfig
 from dreambooth3d.backbone.curve import Curve, read_curve
 from dreambooth3d.backbone.latents import LatentPool, build_latent_pool
-from dreambooth3d.backbone.pool import ensure_pool, training_specs
+from dreambooth3d.backbone.pool import Chunk, ensure_pool, training_specs
 from dreambooth3d.backbone.train import TransformerTrainer, Update
 from dreambooth3d.backbone.vae import encode_chunk
-from dreambooth3d.errors import ArtifactError
+from dreambooth3d.errors import ArtifactError, ConfigError
 from dreambooth3d.model.backbone import load_backbone
 from dreambooth3d.training.pace import Pace
 from dreambooth3d.training.snapshot import load_snapshot, save_snapshot
@@ -33,7 +34,7 @@ def samples(
         tmp_path_factory.mktemp("latents"),
         lambda chunk: encode_chunk(parts.vae, chunk, batch=2),
         parent="vae",
-        on_chunk=lambda name: None,
+        on_chunk=lambda done, total: None,
     )
     return build_latent_pool(pool, latents, parts, 1.0)
 
@@ -110,9 +111,63 @@ def test_training_starts_from_a_finished_backbone(
     states = [b.prompts("a red car").states_SD for b in (one, two)]
     assert torch.equal(*states)
     curve = [read_curve(folder / job.CURVE_NAME) for folder in (first, tmp_path / "two")]
-    assert curve[1][: len(curve[0])] == curve[0]
-    assert (tmp_path / "first" / "vae").is_dir()
-    assert not (tmp_path / "second" / "vae").exists()
+    assert [point.step for point in curve[0]] == [config.steps]
+    assert curve[1][:-1] == curve[0]
+    assert curve[1][-1].step == config.steps + 1
+    assert (tmp_path / "first" / "vae-score.json").is_file()
+    assert not (tmp_path / "second" / "vae-score.json").exists()
+
+
+def test_a_checkpoint_of_another_start_is_refused(
+    config: BackboneTrainConfig, tmp_path: Path
+) -> None:
+    first = job.run(config, tmp_path / "run", folder=tmp_path / "one")
+    with pytest.raises(ArtifactError, match="other values of origin"):
+        job.run(config, tmp_path / "run", folder=tmp_path / "two", start=first)
+    other = replace(config, num_layers=2)
+    with pytest.raises(ConfigError, match=r"num_layers must be that of .*one \(1\), got 2"):
+        job.run(other, tmp_path / "other", folder=tmp_path / "two", start=first)
+
+
+def test_only_a_new_folder_or_a_backbones_is_written(
+    config: BackboneTrainConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "1.jpg").write_bytes(b"precious")
+    for folder in (tmp_path / "photos", tmp_path):
+        with pytest.raises(ConfigError, match="must be new, or a backbone's to replace"):
+            job.run(config, tmp_path / "run", folder=folder)
+    assert (tmp_path / "photos" / "1.jpg").is_file()
+
+
+def test_a_replaced_folder_keeps_its_card(config: BackboneTrainConfig, tmp_path: Path) -> None:
+    folder = job.run(config, tmp_path / "run", folder=tmp_path / "one")
+    (folder / "MODEL_CARD.md").write_text("kept")
+    job.run(config, tmp_path / "run", folder=folder)
+    assert (folder / "MODEL_CARD.md").read_text() == "kept"
+    assert sorted(path.name for path in tmp_path.iterdir() if "one" in path.name) == ["one"]
+
+
+def test_other_scenes_or_another_vae_are_encoded_anew(
+    config: BackboneTrainConfig, tmp_path: Path
+) -> None:
+    def encode(chunk: Chunk) -> np.ndarray:
+        return np.full((len(chunk.pixels), 1), len(chunk.captions), np.float16)
+
+    def lengths(settings: BackboneTrainConfig, parent: str) -> tuple[int, list[int]]:
+        told: list[int] = []
+        pool = ensure_pool(training_specs(settings), tmp_path / "pool", workers=1)
+        latents = job.encode_pool(
+            pool, tmp_path / "latents", encode, parent=parent,
+            on_chunk=lambda done, total: told.append(done),
+        )  # fmt: skip
+        return len(latents["image"]), told
+
+    assert lengths(config, "a" * 64)[0] == 6
+    assert lengths(config, "a" * 64) == (6, [])
+    more = replace(config, num_images=8)
+    assert lengths(more, "a" * 64)[0] == 8
+    assert len(lengths(more, "b" * 64)[1]) == 6
 
 
 def test_a_resumed_curve_has_no_seam(tmp_path: Path) -> None:
