@@ -10,7 +10,7 @@ from dreambooth3d.artifacts.adapter import find_adapter, load_adapter
 from dreambooth3d.evaluate import suite_backbone, suite_reference
 from dreambooth3d.evaluate.config import BackboneSuiteConfig, ReferenceSuiteConfig
 from dreambooth3d.evaluate.probe import load_probe
-from dreambooth3d.evaluate.suite_reference import ReferenceScore
+from dreambooth3d.evaluate.reference_report import ReferenceScore
 from dreambooth3d.evaluate.suite_scores import BackboneScore
 from dreambooth3d.model.backbone import load_backbone
 
@@ -33,7 +33,8 @@ def measure_references(seed: int) -> ReferenceScore:
     adapter = load_adapter(find_adapter(BACKBONE))
     config = ReferenceSuiteConfig(seed=seed)
     backbone = load_backbone(BACKBONE)
-    return suite_reference.run(config, backbone, adapter, load_probe(), report=_progress)
+    out = ROOT / "runs" / "evaluate" / "reference"
+    return suite_reference.run(config, backbone, adapter, load_probe(), out, report=_progress)
 
 
 def _progress(line: str) -> None:
@@ -67,6 +68,8 @@ ROWS = (
     _at_least("unseen_motion", 0.70, lambda score: score.unseen_generated.motion),
     _at_least("turn_real", 0.98, lambda score: score.turn_real.agreement),
     _at_least("turn_agreement", 0.90, lambda score: score.turn_generated.agreement),
+    # As every motion: what keeps its first frame for ever agrees with itself, but does not turn.
+    _at_least("turn_motion", 0.80, lambda score: score.turn_generated.motion),
     _at_most("turn_silhouette", 0.15, lambda score: score.turn_silhouette),
     _at_most("moves", 0.25, lambda score: score.moves),
     _at_least("vae_psnr", 30, lambda score: score.vae_psnr),

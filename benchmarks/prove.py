@@ -1,7 +1,7 @@
 """Run a stage's proof: `python benchmarks/prove.py journey --seed 3 --rows parity,zero_init`.
 
-Prints one line a row (`name measured bar ok|short`), writes runs/proof/STAGE.json, exits 1 when a
-row falls short.
+Prints one line a row (`name measured bar ok|short`), writes runs/proof/STAGE.json after each, exits
+1 when a row falls short or could not be measured.
 """
 
 import argparse
@@ -15,6 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.backbone import ROWS as BACKBONE
 from benchmarks.journey import ROWS as JOURNEY
 from benchmarks.rows import Row, RowSkippedError
+from dreambooth3d.artifacts.key import publish_file
+from dreambooth3d.errors import Dreambooth3dError
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES: dict[str, tuple[Row, ...]] = {"backbone": BACKBONE, "journey": JOURNEY}
@@ -33,13 +35,23 @@ def main(arguments: list[str]) -> int:
     unknown = sorted(set(wanted) - {row.name for row in rows})
     if unknown:
         parser.error(f"rows must be among {[r.name for r in rows]}, got {unknown}")
-    results = [_judge(row, given.seed) for row in rows if not wanted or row.name in wanted]
+    if given.seed < 0:
+        parser.error(f"seed must be at least 0, got {given.seed}")
     given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / f"{given.stage}.json").write_text(
-        json.dumps({"stage": given.stage, "seed": given.seed, "rows": results}, indent=2) + "\n",
-        encoding="utf-8",
-    )
-    return 0 if all(result["verdict"] != "short" for result in results) else 1
+    results: list[dict[str, str | float | None]] = []
+    for row in rows:
+        if wanted and row.name not in wanted:
+            continue
+        results.append(_judge(row, given.seed))
+        proof = {
+            "stage": given.stage,
+            "seed": given.seed,
+            "asked for": wanted or "all",
+            "rows": results,
+        }
+        with publish_file(given.out / f"{given.stage}.json") as aside:
+            aside.write_text(json.dumps(proof, indent=2) + "\n", encoding="utf-8")
+    return 1 if any(result["verdict"] in ("short", "failed") for result in results) else 0
 
 
 def _judge(row: Row, seed: int) -> dict[str, str | float | None]:
@@ -50,6 +62,8 @@ def _judge(row: Row, seed: int) -> dict[str, str | float | None]:
         verdict = "ok" if row.holds(measured) else "short"
     except RowSkippedError as reason:
         verdict, note = "skipped", str(reason)
+    except Dreambooth3dError as error:
+        verdict, note = "failed", str(error)
     shown = "-" if measured is None else f"{measured:.6g}"
     print(f"{row.name} {shown} {row.bar_text} {verdict}{note and ': ' + note}", flush=True)
     return {

@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dreambooth3d.evaluate import job
 from dreambooth3d.evaluate.config import EvaluateConfig
 from pipelines.cli import guarded, parser, print_plan
-from pipelines.samples import adapters_by_subject
+from pipelines.samples import adapters_by_subject, adapters_in
 from pipelines.settings import apply_settings
 from pipelines.suite import add_suite_arguments, prove_suite
 
@@ -30,11 +30,7 @@ def main(arguments: list[str]) -> int:
         return prove_suite(given)
     config = apply_settings(EvaluateConfig(), given.settings)
     clips = given.clips or given.out / "clips"
-    adapters = (
-        {folder.name: folder for folder in sorted(given.adapters.iterdir())}
-        if given.adapters
-        else adapters_by_subject(given.out)
-    )
+    adapters = adapters_in(given.adapters) if given.adapters else adapters_by_subject(given.out)
     if given.dry_run:
         found = [str(clip) for clip, _ in job.find_clips(clips, adapters)]
         print_plan(config, {"clips": found, "artifact": str(given.out / "evaluate")})

@@ -65,7 +65,11 @@ RECIPES = {
         summary="HunyuanVideo-1.5 480p on one 80 GB GPU (planned, not run on a GPU here)",
         pairs=PairsConfig(samples=100_000, size=512, samples_per_shard=500),
         pretrain=PretrainConfig(
-            backbone=_HUB_480P, precision="bf16", is_checkpointed=True, batch_size=32
+            backbone=_HUB_480P,
+            device="gpu",
+            precision="bf16",
+            is_checkpointed=True,
+            batch_size=32,
         ),
         personalize=PersonalizeConfig(backbone=_HUB_480P, precision="bf16"),
         generate=GenerateConfig(
@@ -74,9 +78,11 @@ RECIPES = {
     ),
     "cluster": Recipe(
         summary="the same on eight GPUs: ZeRO-2 over workers (planned; not run on a GPU here)",
-        pairs=PairsConfig(samples=1_000_000, size=512, samples_per_shard=1000),
+        # Nodes come with the work, so the cores at the start say nothing.
+        pairs=PairsConfig(samples=1_000_000, size=512, samples_per_shard=1000, workers=256),
         pretrain=PretrainConfig(
             backbone=_HUB_480P,
+            device="gpu",
             precision="bf16",
             is_checkpointed=True,
             workers=8,

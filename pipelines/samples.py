@@ -41,6 +41,17 @@ def adapters_by_subject(out: Path) -> dict[str, Path]:
     return found
 
 
+def adapters_in(folder: Path) -> dict[str, Path]:
+    """Find the adapters of a folder by their names.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise InputError(f"--adapters must be a folder, got nothing at {folder}; check the path")
+    return {found.name: found for found in sorted(folder.iterdir()) if found.is_dir()}
+
+
 def adapter_of(subject: str, out: Path) -> Path:
     """Find one subject's adapter.
 

@@ -150,6 +150,14 @@ class AdapterCard:
                 "load that backbone or train the adapter on this one"
             )
 
+    def require_pretrained(self) -> None:
+        """Raise an `AdapterError` unless this is a 3Dapter, not a subject's adapter."""
+        if self.kind != "3dapter":
+            raise AdapterError(
+                f"adapter {self._name} must be a 3Dapter of `python pipelines/pretrain.py`, "
+                f"got one of a {self.kind}; name another one"
+            )
+
     def require_attention(self, reference_attention: str) -> None:
         """Raise an `AdapterError` unless the adapter was trained with `reference_attention`."""
         if reference_attention != self.reference_attention:

@@ -1,6 +1,5 @@
 """Score a folder of clips against the subjects they show."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from PIL import Image
 
 from dreambooth3d.artifacts.clip import read_clip, save_contact_sheet
 from dreambooth3d.artifacts.image import list_images, read_image
+from dreambooth3d.artifacts.jsonfile import read_json
 from dreambooth3d.artifacts.report import Figure, Table, write_report
 from dreambooth3d.errors import InputError
 from dreambooth3d.evaluate.config import EvaluateConfig
@@ -37,7 +37,7 @@ def find_clips(clips: Path, adapters: Mapping[str, Path]) -> list[tuple[Path, st
     """
     found = []
     for sidecar in sorted(clips.glob("*.mp4.json")):
-        subject = json.loads(sidecar.read_text(encoding="utf-8")).get("subject")
+        subject = read_json(sidecar, what="description of a clip").get("subject")
         clip = sidecar.with_suffix("")
         if subject in adapters and clip.is_file():
             found.append((clip, str(subject)))

@@ -48,14 +48,14 @@ def run(
     readings = [
         (read_clips(probe, a), read_clips(probe, b)) for a, b in zip(real, made, strict=True)
     ]
-    known, unseen, _ = readings
+    known, unseen, turning = readings
     score = BackboneScore(
         real=follow(scenes.known, known[0]),
         generated=follow(scenes.known, known[1]),
         unseen_real=follow(scenes.unseen, unseen[0]),
         unseen_generated=follow(scenes.unseen, unseen[1]),
-        turn_real=turn(probe, real[2]),
-        turn_generated=turn(probe, made[2]),
+        turn_real=turn(probe, real[2], follow(scenes.turning, turning[0])),
+        turn_generated=turn(probe, made[2], follow(scenes.turning, turning[1])),
         change_real=mean_change(real[0]),
         change_generated=mean_change(made[0]),
         vae_psnr=codec_psnr(backbone, real[0]),
@@ -91,8 +91,8 @@ def follow(scenes: Sequence[Scene], readings: Sequence[Reading]) -> Follow:
     )
 
 
-def turn(probe: Probe, clips_NFHWC: Clips) -> Turn:
-    """How turntable clips keep class and colour, and how their silhouette changes."""
+def turn(probe: Probe, clips_NFHWC: Clips, read: Follow) -> Turn:
+    """How turntable clips keep class and colour, turn, and how their silhouette changes."""
     first = read_frames(probe, clips_NFHWC[:, 0])
     last = read_frames(probe, clips_NFHWC[:, -1])
     pairs = list(zip(first, last, strict=True))
@@ -100,6 +100,7 @@ def turn(probe: Probe, clips_NFHWC: Clips) -> Turn:
         class_agreement=_share([a.class_noun == b.class_noun for a, b in pairs]),
         color_agreement=_share([a.color == b.color for a, b in pairs]),
         agreement=_share([a.class_noun == b.class_noun and a.color == b.color for a, b in pairs]),
+        motion=read.motion,
         silhouette_iou=mean_silhouette_iou(probe, clips_NFHWC),
     )
 

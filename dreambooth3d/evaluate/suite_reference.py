@@ -7,7 +7,7 @@ matter, so the loss is measured where they must.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,6 +21,13 @@ from dreambooth3d.evaluate.config import BackboneSuiteConfig, EvaluateConfig, Re
 from dreambooth3d.evaluate.foreground import cut_out
 from dreambooth3d.evaluate.identity import view_similarity
 from dreambooth3d.evaluate.probe import Probe
+from dreambooth3d.evaluate.reference_report import (
+    Case,
+    CaseRow,
+    Given,
+    ReferenceScore,
+    write_reference_report,
+)
 from dreambooth3d.evaluate.sampling import Prompt, ReferenceUse, sample_clips
 from dreambooth3d.model.backbone import Backbone
 from dreambooth3d.model.forward import denoise
@@ -42,45 +49,6 @@ from dreambooth3d.scenes import (
 _FIRST_SEED = 3 * FIRST_HELD_OUT_SEED
 _SEEDS_A_SUITE = 10_000
 _ELEVATIONS_DEG = (5.0, 25.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReferenceScore:
-    """Right against wrong reference.
-
-    Attributes:
-        loss_right, loss_wrong: mean velocity loss in the noise band.
-        share: subjects whose loss is lower with their own reference, 0..1.
-        identity_right, identity_wrong: of pictures made with the right and with a wrong reference,
-            both against the right subject's views.
-    """
-
-    loss_right: float
-    loss_wrong: float
-    share: float
-    identity_right: float
-    identity_wrong: float
-
-    @property
-    def gain(self) -> float:
-        """How far the right reference lowers the loss, as a share of the loss with a wrong one."""
-        return 1 - self.loss_right / self.loss_wrong
-
-    @property
-    def identity_gap(self) -> float:
-        """Identity that the right reference adds."""
-        return self.identity_right - self.identity_wrong
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Case:
-    """One held-out subject: a target, its prompt, a view of it, and the views it is judged by."""
-
-    seed: int
-    target: NDArray[np.uint8]
-    caption: str
-    view: NDArray[np.uint8]
-    judged_by: tuple[NDArray[np.uint8], ...]
 
 
 def make_case(seed: int, config: ReferenceSuiteConfig, *, size: int) -> Case:
@@ -110,10 +78,12 @@ def run(
     backbone: Backbone,
     adapter: Adapter,
     probe: Probe,
+    out: Path,
     *,
     report: Callable[[str], None] = print,
 ) -> ReferenceScore:
-    """Measure a 3Dapter on the subjects of `config.seed`."""
+    """Measure a 3Dapter on the subjects of `config.seed`; write a page with pictures into `out`."""
+    adapter.card.require_pretrained()
     adapter.card.require_backbone(backbone.card.revision, name=backbone.card.name)
     started = time.monotonic()
     first = _FIRST_SEED + _SEEDS_A_SUITE * config.seed
@@ -122,15 +92,35 @@ def run(
     use = place(adapter, backbone)
     report(f"suite reference: {len(cases)} subjects, loss")
     right, wrong = losses(config, backbone, use, cases)
-    report(f"suite reference: identity, {time.monotonic() - started:.0f} s so far")
-    own, other = identities(config, backbone, use, probe, cases[: config.num_pictures])
-    return ReferenceScore(
+    report(
+        f"suite reference: pictures of {config.num_pictures} subjects, "
+        f"{time.monotonic() - started:.0f} s so far"
+    )
+    shown = cases[: config.num_pictures]
+    made = pictures(config, backbone, use, shown)
+    own, other = (identity(probe, made[which], shown) for which in ("right", "wrong"))
+    score = ReferenceScore(
         loss_right=float(right.mean()),
         loss_wrong=float(wrong.mean()),
         share=float((right < wrong).float().mean()),
-        identity_right=own,
-        identity_wrong=other,
+        identity_right=float(np.mean(own)),
+        identity_wrong=float(np.mean(other)),
     )
+    rows = [
+        CaseRow(
+            case=case,
+            loss_right=float(right[row]),
+            loss_wrong=float(wrong[row]),
+            picture_right=made["right"][row],
+            picture_wrong=made["wrong"][row],
+            identity_right=own[row],
+            identity_wrong=other[row],
+        )
+        for row, case in enumerate(shown)
+    ]
+    page = write_reference_report(out, config, score, rows, adapter.card)
+    report(f"suite reference: {page}, {time.monotonic() - started:.0f} s")
+    return score
 
 
 def place(adapter: Adapter, backbone: Backbone) -> ReferenceUse:
@@ -190,31 +180,33 @@ def _level_loss(
     return torch.cat(parts)
 
 
-def identities(
-    config: ReferenceSuiteConfig,
-    backbone: Backbone,
-    use: ReferenceUse,
-    probe: Probe,
-    cases: Sequence[Case],
-) -> tuple[float, float]:
-    """Mean identity of one-frame generations with the right and with a wrong reference."""
+def pictures(
+    config: ReferenceSuiteConfig, backbone: Backbone, use: ReferenceUse, cases: Sequence[Case]
+) -> dict[Given, NDArray[np.uint8]]:
+    """Generate a picture (H, W, 3) of every case with the right and with a wrong reference."""
     views = _encode(backbone, [case.view for case in cases])
     sampling = BackboneSuiteConfig(
         steps=config.steps, guidance_scale=config.guidance_scale, batch_size=config.batch_size
     )
-    means = []
-    for given in (views, views.roll(-1, dims=0)):
+    made: dict[Given, NDArray[np.uint8]] = {}
+    which: Given
+    for which, given in (("right", views), ("wrong", views.roll(-1, dims=0))):
         prompts = [
             Prompt(text=case.caption, noise_key=case.seed, views_VCHW=given[row])
             for row, case in enumerate(cases)
         ]
-        clips = sample_clips(backbone, prompts, sampling, num_frames=1, reference=use)
-        scores = [
-            view_similarity(cut_out(probe, clip), case.judged_by, EvaluateConfig())
-            for clip, case in zip(clips, cases, strict=True)
-        ]
-        means.append(float(np.mean(scores)))
-    return means[0], means[1]
+        made[which] = sample_clips(backbone, prompts, sampling, num_frames=1, reference=use)[:, 0]
+    return made
+
+
+def identity(
+    probe: Probe, made_NHWC: NDArray[np.uint8], cases: Sequence[Case]
+) -> tuple[float, ...]:
+    """Identity of every picture with the views of its own subject."""
+    return tuple(
+        view_similarity(cut_out(probe, picture[None]), case.judged_by, EvaluateConfig())
+        for picture, case in zip(made_NHWC, cases, strict=True)
+    )
 
 
 def _encode(backbone: Backbone, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:

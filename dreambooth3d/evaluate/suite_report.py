@@ -110,6 +110,7 @@ def _motion_table(score: BackboneScore) -> Table:
             ("turntables: class kept", real.class_agreement, made.class_agreement, None),
             ("turntables: colour kept", real.color_agreement, made.color_agreement, None),
             ("turntables: both kept", real.agreement, made.agreement, None),
+            ("turntables: turn as asked", real.motion, made.motion, None),
             (
                 "turntables: mask IoU of neighbouring frames",
                 real.silhouette_iou,

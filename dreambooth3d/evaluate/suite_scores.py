@@ -20,12 +20,15 @@ class Turn:
     Attributes:
         class_agreement, color_agreement: clips whose first and last frame are read alike, 0..1.
         agreement: clips that keep both.
+        motion: clips that are read as turning the way that was asked for; a frozen clip keeps its
+            class, its colour and its silhouette.
         silhouette_iou: mean overlap of neighbouring frames' subject masks, 0..1.
     """
 
     class_agreement: float
     color_agreement: float
     agreement: float
+    motion: float
     silhouette_iou: float
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dreambooth3d.errors import ArtifactError
+from dreambooth3d.errors import ArtifactError, ConfigError
 from dreambooth3d.model.codec import LatentCodec
 from dreambooth3d.model.prompts import PromptEncoder
 
@@ -83,7 +83,17 @@ class Structure:
     text_width: int
 
     def latent_side(self, side: int) -> int:
-        """Latents along the side of a square picture of `side` pixels."""
+        """Latents along the side of a square picture of `side` pixels.
+
+        Raises:
+            ConfigError: the picture does not fill whole tokens.
+        """
+        token = self.spatial_ratio * self.patch_size
+        if side < token or side % token:
+            raise ConfigError(
+                f"size must be a positive multiple of {token}, got {side}; "
+                f"use {max(1, round(side / token)) * token}"
+            )
         return side // self.spatial_ratio
 
 

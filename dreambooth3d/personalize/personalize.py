@@ -145,6 +145,7 @@ def check_pretrained(
             f"method {config.method} must be given a 3Dapter, got none; "
             "run `python pipelines/pretrain.py` or use --set method=3dreambooth"
         )
+    pretrained.require_pretrained()
     pretrained.require_backbone(backbone.revision, name=backbone.name)
     pretrained.require_attention(config.reference_attention)
     if pretrained.rank != config.rank:

@@ -19,6 +19,8 @@ class PretrainConfig:
         strategy: `single` (no process group), `ddp`, `zero2` or `zero3`. Each worker loads the
             whole backbone before `zero3` shards it: it must fit one device at start.
         workers: Ray Train workers.
+        device: `gpu` asks the cluster for one for each worker and waits until it has them, `cpu`
+            takes none, `auto` takes those that are there at the start.
         steps, batch_size, lr, schedule, warmup_steps: of the optimization; batch over all workers.
         rank: of the LoRA.
         sigma_shift: k of the noise-level shift; 3 published.
@@ -36,6 +38,7 @@ class PretrainConfig:
     backbone: str = "tiny"
     strategy: Strategy = resource("zero2")
     workers: int = resource(1)
+    device: Literal["auto", "gpu", "cpu"] = resource("auto")
     steps: int = 25_000
     batch_size: int = 32
     lr: float = 1e-4

@@ -1,7 +1,8 @@
 """What a stage-1 training costs, counted before it runs: the update itself, on the meta device.
 
-Nothing is estimated by formula but the time: operations and what the backward pass keeps are
-counted on the real modules with the real shapes, which there hold no data.
+Parameters, operations and what the backward pass keeps are counted on the real modules with the
+real shapes, which there hold no data. Shards of weights and moments, and the time, follow from
+them.
 """
 
 from dataclasses import dataclass, replace

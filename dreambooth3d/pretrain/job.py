@@ -80,7 +80,7 @@ def _train(
 ) -> None:
     report(f"pretrain {key}: starting {config.workers} worker(s), about half a minute")
     with ray_session(), relayed(report) as lines:
-        has_gpu = _has_gpus(config.workers)
+        has_gpu = _has_gpus(config)
         threads = threads_for(config.workers)
         trainer = TorchTrainer(
             _worker,
@@ -109,13 +109,16 @@ def _train(
             ) from error
 
 
-def _has_gpus(num_workers: int) -> bool:
-    """Whether every worker gets a GPU; a cluster with too few of them is a mistake."""
+def _has_gpus(config: PretrainConfig) -> bool:
+    """Whether every worker gets a GPU; without asking, a cluster with too few is a mistake."""
+    if config.device != "auto":
+        return config.device == "gpu"
+    num_workers = config.workers
     num_gpus = int(ray.cluster_resources().get("GPU", 0))
     if 0 < num_gpus < num_workers:
         raise ConfigError(
             f"workers must be at most the cluster's GPUs ({num_gpus}), got {num_workers}; "
-            "lower workers or add GPUs"
+            "lower workers, or ask for GPUs with --set device=gpu"
         )
     return num_gpus > 0
 

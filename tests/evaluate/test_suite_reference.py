@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from dreambooth3d.errors import AdapterError, ArtifactError, ConfigError
 from dreambooth3d.evaluate import suite_reference
 from dreambooth3d.evaluate.config import ReferenceSuiteConfig
 from dreambooth3d.evaluate.probe import Probe
-from dreambooth3d.evaluate.suite_reference import ReferenceScore, make_case
+from dreambooth3d.evaluate.reference_report import ReferenceScore
+from dreambooth3d.evaluate.suite_reference import make_case
 from dreambooth3d.model.backbone import Backbone, load_backbone
 from dreambooth3d.model.lora import LoraAdapter
 from dreambooth3d.model.names import to_peft
@@ -63,13 +65,20 @@ def test_wrong_means_the_next_subjects_view_and_nothing_else(
     assert not torch.equal(right, wrong)
 
 
-def test_the_suite_runs_end_to_end(backbone: Backbone, adapter: Adapter) -> None:
+def test_the_suite_runs_end_to_end(backbone: Backbone, adapter: Adapter, tmp_path: Path) -> None:
     lines: list[str] = []
-    score = suite_reference.run(CONFIG, backbone, adapter, Probe().eval(), report=lines.append)
+    score = suite_reference.run(
+        CONFIG, backbone, adapter, Probe().eval(), tmp_path, report=lines.append
+    )
     assert 0 <= score.share <= 1
     assert score.loss_right > 0
     assert -1 <= score.identity_gap <= 1
     assert any("3 subjects" in line for line in lines)
+    written = json.loads((tmp_path / "report.json").read_text())["data"]
+    assert written["score"]["gain"] == pytest.approx(score.gain)
+    assert written["adapter"] == "test"
+    assert (tmp_path / "index.html").is_file()
+    assert (tmp_path / "contact_sheet.png").is_file()
 
 
 def test_gain_is_a_share_of_the_loss_with_a_wrong_reference() -> None:
@@ -80,10 +89,18 @@ def test_gain_is_a_share_of_the_loss_with_a_wrong_reference() -> None:
     assert score.identity_gap == pytest.approx(0.3)
 
 
-def test_another_backbones_adapter_is_refused(backbone: Backbone, adapter: Adapter) -> None:
+def test_an_adapter_of_another_backbone_or_of_a_subject_is_refused(
+    backbone: Backbone, adapter: Adapter, tmp_path: Path
+) -> None:
     foreign = Adapter(replace(adapter.card, backbone_revision="0" * 16), adapter.weights)
-    with pytest.raises(AdapterError, match="must be used with backbone"):
-        suite_reference.run(CONFIG, backbone, foreign, Probe().eval())
+    card = replace(adapter.card, kind="subject", subject="mug", trigger="sks", class_noun="mug")
+    personal = Adapter(replace(card, num_views=0), adapter.weights)
+    for given, sentence in (
+        (foreign, "must be used with backbone"),
+        (personal, "mug must be a 3Dapter"),
+    ):
+        with pytest.raises(AdapterError, match=sentence):
+            suite_reference.run(CONFIG, backbone, given, Probe().eval(), tmp_path)
 
 
 def test_adapters_are_found_by_path_and_unknown_ones_are_named(tmp_path: Path) -> None:
