@@ -12,28 +12,30 @@ from pipelines.recipes import RECIPES
 
 
 def parser(
-    summary: str, examples: Sequence[str], *, has_settings: bool = True
+    summary: str, examples: Sequence[str], *, has_settings: bool = True, has_recipe: bool = True
 ) -> argparse.ArgumentParser:
     """Build a parser with the arguments every stage has, and examples in its help.
 
-    A command that only puts others together has no settings of its own.
+    A command that only puts others together has no settings of its own; one that is no part of the
+    journey has no recipe.
     """
     recipes = "\n".join(f"  {name:8} {recipe.summary}" for name, recipe in RECIPES.items())
     shown = "examples:\n" + "\n".join(f"  {example}" for example in examples)
     found = argparse.ArgumentParser(
         description=summary,
-        epilog=f"{shown}\n\nrecipes:\n{recipes}" if has_settings else shown,
+        epilog=f"{shown}\n\nrecipes:\n{recipes}" if has_settings and has_recipe else shown,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    if has_settings:
+    if has_settings and has_recipe:
         found.add_argument("--recipe", default="tiny", help="settings by name (default: tiny)")
+    if has_settings:
         found.add_argument(
             "--set",
             dest="settings",
             metavar="name=value",
             action="append",
             default=[],
-            help="change one setting of the recipe; may be given again",
+            help="change one setting; may be given again",
         )
     found.add_argument(
         "--out",

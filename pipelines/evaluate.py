@@ -10,7 +10,7 @@ from dreambooth3d.evaluate.config import EvaluateConfig
 from pipelines.cli import guarded, parser, print_plan
 from pipelines.samples import adapters_by_subject, adapters_in
 from pipelines.settings import apply_settings
-from pipelines.suite import add_suite_arguments, prove_suite
+from pipelines.suite import add_suite_arguments, prove_suite, refuse_suite_options
 
 EXAMPLES = (
     "python pipelines/evaluate.py",
@@ -21,13 +21,14 @@ EXAMPLES = (
 
 def main(arguments: list[str]) -> int:
     """Write OUT/evaluate/index.html and report.json."""
-    command = parser(__doc__ or "", EXAMPLES)
+    command = parser(__doc__ or "", EXAMPLES, has_recipe=False)
     command.add_argument("--clips", type=Path, help="folder of clips (default: OUT/clips)")
     command.add_argument("--adapters", type=Path, help="subject adapters (default: all in OUT)")
     add_suite_arguments(command)
     given = command.parse_args(arguments)
     if given.suite:
         return prove_suite(given)
+    refuse_suite_options(given)
     config = apply_settings(EvaluateConfig(), given.settings)
     clips = given.clips or given.out / "clips"
     adapters = adapters_in(given.adapters) if given.adapters else adapters_by_subject(given.out)

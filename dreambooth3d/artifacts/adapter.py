@@ -262,12 +262,12 @@ def load_adapter(folder: Path) -> Adapter:
 
 
 def find_adapter(source: str) -> Path:
-    """Find an adapter's folder by its path or, of a packaged one, by its name.
+    """Find an adapter's folder: a packaged one by its name, any other by its path.
 
     Raises:
         ArtifactError: there is neither.
     """
-    for folder in (Path(source), PACKAGED / source):
+    for folder in (PACKAGED / source, Path(source)):
         if (folder / CARD_NAME).is_file():
             return folder
     names = ", ".join(sorted(path.name for path in PACKAGED.glob("*/")))

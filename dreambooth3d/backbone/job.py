@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import shutil
 import time
 from dataclasses import asdict, replace
@@ -51,7 +52,7 @@ from dreambooth3d.backbone.vae import (
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.model.backbone import read_card
 from dreambooth3d.runtime.tracking import RunRecord, Tracker, recording
-from dreambooth3d.training.pace import Pace
+from dreambooth3d.training.pace import Countdown, Pace, Timer
 from dreambooth3d.training.snapshot import load_snapshot, save_snapshot
 
 _log = logging.getLogger(__name__)
@@ -79,9 +80,11 @@ def run(
         is_fresh: with `start`: the transformer alone is trained from scratch.
 
     Raises:
-        ConfigError: `folder` holds something else, or `start` has another structure.
+        ConfigError: `folder` holds something else, `start` has another structure, or there is no
+            C++ compiler for a compiled training.
     """
     check_folder(folder, out)
+    require_compiler(config)
     torch.set_num_threads(config.workers)
     with exclusive(out, "backbone"):
         parts = None if start is None else _start_parts(config, start, is_fresh=is_fresh)
@@ -121,6 +124,20 @@ def check_folder(folder: Path, out: Path) -> None:
         )
 
 
+def require_compiler(config: BackboneTrainConfig) -> None:
+    """Refuse a compiled training where torch.compile has no C++ compiler to call.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if config.is_compiled and shutil.which(compiler) is None:
+        raise ConfigError(
+            f"a C++ compiler must be installed for torch.compile, got no {compiler}; install g++ "
+            "or train with --set is_compiled=false"
+        )
+
+
 def _start_parts(config: BackboneTrainConfig, start: Path, *, is_fresh: bool) -> Components:
     """Load what a training starts from; its structure must be the one that is asked for."""
     parts = load_components(start)
@@ -132,7 +149,7 @@ def _start_parts(config: BackboneTrainConfig, start: Path, *, is_fresh: bool) ->
 
 
 def _render(specs: list[ChunkSpec], folder: Path, config: BackboneTrainConfig) -> Pool:
-    tell = Countdown(folder.name, config.log_seconds)
+    tell = Countdown(folder.name, config.log_seconds, _log.info)
     pool = ensure_pool(specs, folder, workers=config.workers, on_chunk=tell)
     _log.info("%s: %d chunks in %s", folder.name, len(pool.chunks), folder)
     return pool
@@ -237,7 +254,7 @@ def encode_with(
             is_compiled=config.is_compiled,
         ),
         parent=_weights_hash(vae),
-        on_chunk=Countdown("latents", config.log_seconds),
+        on_chunk=Countdown("latents", config.log_seconds, _log.info),
     )
 
 
@@ -331,37 +348,3 @@ def export(parts: Components, folder: Path, *, curve: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     _log.info("exported %s, %.1f MB", folder, size / 1e6)
-
-
-class Countdown:
-    """Reports pieces of work as they are done, with the time that is left.
-
-    Args:
-        what: the work.
-        seconds: between two lines.
-    """
-
-    def __init__(self, what: str, seconds: float) -> None:
-        self._what, self._timer, self._started = what, Timer(seconds), time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        """Say that `done` of `total` pieces are done."""
-        if self._timer.is_due() or done == total:
-            left = (time.monotonic() - self._started) / done * (total - done)
-            _log.info("%s: %d/%d, ETA %.0f s", self._what, done, total, left)
-
-
-class Timer:
-    """Tells when `seconds` have passed since it last said so."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._last = time.monotonic()
-
-    def is_due(self) -> bool:
-        """True once every `seconds`."""
-        now = time.monotonic()
-        if now - self._last < self.seconds:
-            return False
-        self._last = now
-        return True

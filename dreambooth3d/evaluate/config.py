@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from dreambooth3d.artifacts.settings import require_range, resource
 from dreambooth3d.errors import ConfigError
+from dreambooth3d.scenes import SEED_RANGES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +76,12 @@ class ProbeConfig:
         """Check ranges."""
         require_range(
             self,
-            "num_clips", "num_images", "num_held_out", "chunk", "steps", "batch_images",
-            "batch_clips", "workers",
+            "num_held_out", "chunk", "steps", "batch_images", "batch_clips", "workers",
             least=1,
         )  # fmt: skip
+        require_range(self, "num_clips", least=1, most=len(SEED_RANGES["probe clips"]))
+        require_range(self, "num_images", least=1, most=len(SEED_RANGES["probe images"]))
+        require_range(self, "seed", "warmup_steps", "weight_decay", least=0)
         if self.size < 16 or self.size % 2:
             raise ConfigError(
                 f"size must be even and at least 16, got {self.size}; clips have 64 pixels"

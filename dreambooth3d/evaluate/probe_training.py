@@ -2,7 +2,9 @@
 
 import json
 import logging
+import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dreambooth3d.artifacts.chunks import ChunkSpec
 from dreambooth3d.artifacts.jsonfile import JsonValue, write_json
+from dreambooth3d.artifacts.key import exclusive, publish_file
 from dreambooth3d.artifacts.settings import versioned_fields
 from dreambooth3d.evaluate.config import ProbeConfig
 from dreambooth3d.evaluate.probe import (
@@ -36,7 +40,7 @@ from dreambooth3d.evaluate.probe_pool import (
 )
 from dreambooth3d.scenes import BACKGROUNDS, CLASSES, COLORS, MOTIONS
 from dreambooth3d.training.muon import MatrixRule, build_optimizers
-from dreambooth3d.training.pace import Pace
+from dreambooth3d.training.pace import Countdown, Pace, Timer
 from dreambooth3d.training.snapshot import Snapshot, load_snapshot, save_snapshot
 
 _log = logging.getLogger(__name__)
@@ -76,16 +80,29 @@ def train_probe(config: ProbeConfig, out: Path, *, weights: Path) -> ProbeScore:
         weights: the safetensors file; its accuracies go beside it as JSON.
     """
     torch.set_num_threads(config.workers)
-    pool = _render(config, out, "pool")
-    held_out = _render(config, out, "held-out")
-    trainer = ProbeTrainer(config, pool)
-    checkpoint = out / "checkpoint.safetensors"
-    if load_snapshot(checkpoint, trainer.state):
-        _log.info("probe: going on at step %d", trainer.progress.step)
-    _fit(trainer, held_out, checkpoint)
-    save_snapshot(checkpoint, trainer.state)
-    save_probe(trainer.probe, weights)
-    score = score_probe(load_probe(weights), held_out)
+    with exclusive(out, "probe"):
+        pool = _render(config, training_specs(config), out / "pool")
+        held_out = _render(config, held_out_specs(config), out / "held-out")
+        trainer = ProbeTrainer(config, pool)
+        checkpoint = out / "checkpoint.safetensors"
+        if load_snapshot(checkpoint, trainer.state):
+            _log.info("probe: going on at step %d", trainer.progress.step)
+        _fit(trainer, held_out, checkpoint)
+        save_snapshot(checkpoint, trainer.state)
+        # Scored as they will be read, before they take another's place.
+        exported = out / weights.name
+        save_probe(trainer.probe, exported)
+        score = score_probe(load_probe(exported), held_out)
+        return _publish(config, trainer, score, exported, weights)
+
+
+def _publish(
+    config: ProbeConfig, trainer: "ProbeTrainer", score: ProbeScore, exported: Path, weights: Path
+) -> ProbeScore:
+    """Put scored weights in their place, with their accuracies beside them."""
+    if exported != weights:
+        with publish_file(weights) as aside:
+            shutil.copy(exported, aside)
     record: dict[str, JsonValue] = {
         "steps": trainer.progress.step,
         "minutes": round(trainer.progress.seconds / 60, 2),
@@ -99,32 +116,27 @@ def train_probe(config: ProbeConfig, out: Path, *, weights: Path) -> ProbeScore:
     return score
 
 
-def _render(config: ProbeConfig, out: Path, name: str) -> ProbePool:
-    specs = training_specs(config) if name == "pool" else held_out_specs(config)
-    started = time.monotonic()
-
-    def tell(done: int, total: int) -> None:
-        left = (time.monotonic() - started) / done * (total - done)
-        if done % 20 == 0 or done == total:
-            _log.info("%s: chunk %d/%d rendered, ETA %.0f s", name, done, total, left)
-
-    return ensure_pool(specs, out / name, workers=config.workers, on_chunk=tell)
+def _render(config: ProbeConfig, specs: Sequence[ChunkSpec], folder: Path) -> ProbePool:
+    return ensure_pool(
+        specs,
+        folder,
+        workers=config.workers,
+        on_chunk=Countdown(folder.name, config.log_seconds, _log.info),
+    )
 
 
 def _fit(trainer: "ProbeTrainer", held_out: ProbePool, checkpoint: Path) -> None:
     """Update until the schedule ends, with log lines and checkpoints."""
     config = trainer.config
-    logged = saved = time.monotonic()
+    log, save = Timer(config.log_seconds), Timer(60 * config.checkpoint_minutes)
     losses: list[float] = []
     while not trainer.progress.is_done:
         losses.append(trainer.update())
-        now = time.monotonic()
-        if now - logged >= config.log_seconds:
+        if log.is_due():
             _log_line(trainer, float(np.mean(losses)), held_out)
-            losses, logged = [], time.monotonic()
-        if now - saved >= 60 * config.checkpoint_minutes:
+            losses = []
+        if save.is_due():
             save_snapshot(checkpoint, trainer.state)
-            saved = time.monotonic()
 
 
 def _log_line(trainer: "ProbeTrainer", loss: float, held_out: ProbePool) -> None:

@@ -104,7 +104,7 @@ def write_reference_report(
         tables=(_totals(score), _cases(rows)),
         figures=(
             Figure(
-                caption="Target; right view and the picture made with it; wrong view and its picture",
+                caption="Target; right view, the picture made with it; wrong view, its picture",
                 content=sheet,
             ),
         ),

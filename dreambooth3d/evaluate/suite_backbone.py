@@ -42,7 +42,7 @@ def run(
            f"prompts, {len(scenes.turning)} turntables, {num_frames} frames")  # fmt: skip
     sets = (scenes.known, scenes.unseen, scenes.turning)
     real = [render_all(part, size=size) for part in sets]
-    pace = _Pace(sum(map(len, sets)) * config.steps, config.steps, report)
+    pace = _SamplingProgress(sum(map(len, sets)) * config.steps, config.steps, report)
     made = [_generate(backbone, part, config, num_frames, pace) for part in sets]
     report("suite backbone: reading the clips")
     readings = [
@@ -74,7 +74,7 @@ def _generate(
     scenes: Sequence[Scene],
     config: BackboneSuiteConfig,
     num_frames: int,
-    pace: "_Pace",
+    pace: "_SamplingProgress",
 ) -> Clips:
     prompts = [Prompt(text=caption(scene), noise_key=scene.seed) for scene in scenes]
     return sample_clips(backbone, prompts, config, num_frames=num_frames, on_step=pace.advance)
@@ -138,7 +138,7 @@ def _share(found: Sequence[bool]) -> float:
     return float(np.mean(found))
 
 
-class _Pace:
+class _SamplingProgress:
     """Reports sampling with the time that is left."""
 
     def __init__(self, total: int, num_steps: int, report: Callable[[str], None]) -> None:

@@ -1,5 +1,7 @@
 """Pace of a training that ends after a count of steps or a time, whichever comes first."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -39,3 +41,39 @@ class Pace:
         warm = min(1.0, (self.step + 1) / max(warmup_steps, 1))
         left = (1 - self.share) / decay_fraction if decay_fraction > 0 else 1.0
         return warm * min(1.0, left)
+
+
+class Timer:
+    """Tells when `seconds` have passed since it last said so."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._last = time.monotonic()
+
+    def is_due(self) -> bool:
+        """True once every `seconds`."""
+        now = time.monotonic()
+        if now - self._last < self.seconds:
+            return False
+        self._last = now
+        return True
+
+
+class Countdown:
+    """Reports pieces of work as they are done, with the time that is left.
+
+    Args:
+        what: the work.
+        seconds: between two lines.
+        report: takes a line.
+    """
+
+    def __init__(self, what: str, seconds: float, report: Callable[[str], None]) -> None:
+        self._what, self._report = what, report
+        self._timer, self._started = Timer(seconds), time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Say that `done` of `total` pieces are done."""
+        if self._timer.is_due() or done == total:
+            left = (time.monotonic() - self._started) / done * (total - done)
+            self._report(f"{self._what}: {done}/{total}, ETA {left:.0f} s")

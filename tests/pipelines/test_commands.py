@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dreambooth3d.artifacts.subject import read_subjects_csv
-from dreambooth3d.errors import ConfigError, InputError
+from dreambooth3d.errors import ConfigError, Dreambooth3dError, InputError
 from dreambooth3d.pairs.config import PairsConfig
 from dreambooth3d.pairs.subjects import photograph
 from dreambooth3d.personalize.config import PersonalizeConfig
@@ -22,6 +22,7 @@ from pipelines import (
     personalize_batch,
     pretrain,
     train_backbone,
+    train_probe,
 )
 from pipelines.recipes import RECIPES, find_recipe
 from pipelines.settings import apply_settings
@@ -68,25 +69,49 @@ def test_recipes_are_complete_and_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "main",
+    ("main", "has_recipe"),
     [
-        build_pairs.main,
-        pretrain.main,
-        personalize_batch.main,
-        generate.main,
-        evaluate.main,
-        train_backbone.main,
+        (build_pairs.main, True),
+        (pretrain.main, True),
+        (personalize_batch.main, True),
+        (generate.main, True),
+        (evaluate.main, False),
+        (train_backbone.main, False),
+        (train_probe.main, False),
     ],
 )
 def test_help_has_the_common_arguments_and_examples(
-    main: Main, capsys: pytest.CaptureFixture[str]
+    main: Main, has_recipe: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
-    for word in ("--recipe", "--set", "--out", "--dry-run", "examples:", "recipes:"):
+    for word in ("--set", "--out", "--dry-run", "examples:"):
         assert word in shown
+    assert ("--recipe" in shown) == ("recipes:" in shown) == has_recipe
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--suite", "backbone", "--rows", "colour"], "--rows must be among real_background"),
+        (["--suite", "backbone", "--clips", "x"], "--suite must come without"),
+        (["--suite", "backbone", "--set", "frames=1"], "--suite must come without"),
+        (["--rows", "color"], "--seed and --rows must come with --suite"),
+        (["--adapters", "nowhere"], "--adapters must be a folder, got nothing at nowhere"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(arguments: list[str], sentence: str) -> None:
+    with pytest.raises(Dreambooth3dError, match=sentence):
+        evaluate.main(arguments)
+
+
+def test_a_suites_dry_run_names_its_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate.main(["--suite", "backbone", "--seed", "3", "--dry-run"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["settings"]["seed"] == 3
+    assert {"background", "turn_motion", "reference_gain"} <= set(plan["plan"]["rows"])
 
 
 def test_dry_run_prints_the_plan_and_does_nothing(
