@@ -45,13 +45,19 @@ class BackboneCard:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Backbone:
-    """A frozen backbone, ready for `denoise`; may be used from several threads."""
+class Encoders:
+    """The frozen parts of a backbone that make of pictures and words what its transformer takes."""
 
     card: BackboneCard
-    transformer: nn.Module
     codec: LatentCodec
     prompts: PromptEncoder
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Backbone(Encoders):
+    """A frozen backbone, ready for `denoise`; may be used from several threads."""
+
+    transformer: nn.Module
 
     @property
     def device(self) -> torch.device:
@@ -130,24 +136,39 @@ def load_backbone(
     device: str | torch.device = "cpu",
 ) -> Backbone:
     """Load every part of a backbone, frozen and in evaluation mode."""
-    from diffusers import (
-        AutoencoderKLHunyuanVideo15,
-        HunyuanVideo15Transformer3DModel,
+    from diffusers import HunyuanVideo15Transformer3DModel
+
+    encoders = load_encoders(source, dtype=dtype, device=device)
+    transformer = HunyuanVideo15Transformer3DModel.from_pretrained(
+        encoders.card.folder, subfolder="transformer", torch_dtype=dtype, local_files_only=True
     )
+    return Backbone(
+        card=encoders.card,
+        transformer=_freeze(transformer, device),
+        codec=encoders.codec,
+        prompts=encoders.prompts,
+    )
+
+
+def load_encoders(
+    source: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> Encoders:
+    """Load the VAE and the text encoders of a backbone, without its transformer."""
+    from diffusers import AutoencoderKLHunyuanVideo15
     from diffusers.utils import logging as diffusers_logging
 
     diffusers_logging.disable_progress_bar()
     folder = resolve_backbone(source)
-    card = read_card(source)
-    options: dict[str, Any] = {"torch_dtype": dtype, "local_files_only": True}
-    transformer = HunyuanVideo15Transformer3DModel.from_pretrained(
-        folder, subfolder="transformer", **options
+    vae = AutoencoderKLHunyuanVideo15.from_pretrained(
+        folder, subfolder="vae", torch_dtype=dtype, local_files_only=True
     )
-    vae = AutoencoderKLHunyuanVideo15.from_pretrained(folder, subfolder="vae", **options)
-    return Backbone(
-        card=card,
-        transformer=_freeze(transformer, device),
-        codec=LatentCodec(_freeze(vae, device), patch_size=transformer.config.patch_size),
+    patch_size = int(_read_json(folder / "transformer" / "config.json").get("patch_size", 1))
+    return Encoders(
+        card=read_card(source),
+        codec=LatentCodec(_freeze(vae, device), patch_size=patch_size),
         prompts=load_prompts(folder, dtype=dtype, device=device),
     )
 
