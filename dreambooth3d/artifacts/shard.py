@@ -26,6 +26,8 @@ from dreambooth3d.errors import ArtifactError, InputError
 
 META, REFERENCE, TARGET, CAPTION = "json", "reference.png", "target.jpg", "txt"
 LATENTS = "latents.safetensors"
+# Beside the shards of an encoded corpus: a view of nothing, and no words.
+BLANK_NAME = f"blank.{LATENTS}"
 # WebDataset splits a member name at the first dot; 64 leaves room in a one-block tar header.
 _KEY_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _EXTENSION_FORM = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)?")

@@ -54,9 +54,10 @@ class Encoders:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Backbone(Encoders):
-    """A frozen backbone, ready for `denoise`; may be used from several threads."""
+class Denoiser:
+    """The frozen transformer of a backbone, ready for `denoise`."""
 
+    card: BackboneCard
     transformer: nn.Module
 
     @property
@@ -68,6 +69,11 @@ class Backbone(Encoders):
     def dtype(self) -> torch.dtype:
         """Type of the transformer's weights."""
         return next(self.transformer.parameters()).dtype
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Backbone(Denoiser, Encoders):
+    """All parts of a frozen backbone; may be used from several threads."""
 
 
 def resolve_backbone(source: str, *, has_weights: bool = True) -> Path:
@@ -136,18 +142,31 @@ def load_backbone(
     device: str | torch.device = "cpu",
 ) -> Backbone:
     """Load every part of a backbone, frozen and in evaluation mode."""
-    from diffusers import HunyuanVideo15Transformer3DModel
-
     encoders = load_encoders(source, dtype=dtype, device=device)
-    transformer = HunyuanVideo15Transformer3DModel.from_pretrained(
-        encoders.card.folder, subfolder="transformer", torch_dtype=dtype, local_files_only=True
-    )
+    denoiser = load_denoiser(source, dtype=dtype, device=device)
     return Backbone(
-        card=encoders.card,
-        transformer=_freeze(transformer, device),
+        card=denoiser.card,
+        transformer=denoiser.transformer,
         codec=encoders.codec,
         prompts=encoders.prompts,
     )
+
+
+def load_denoiser(
+    source: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> Denoiser:
+    """Load the transformer of a backbone alone."""
+    from diffusers import HunyuanVideo15Transformer3DModel
+
+    _quiet_diffusers()
+    folder = resolve_backbone(source)
+    transformer = HunyuanVideo15Transformer3DModel.from_pretrained(
+        folder, subfolder="transformer", torch_dtype=dtype, local_files_only=True
+    )
+    return Denoiser(card=read_card(source), transformer=_freeze(transformer, device))
 
 
 def load_encoders(
@@ -158,9 +177,8 @@ def load_encoders(
 ) -> Encoders:
     """Load the VAE and the text encoders of a backbone, without its transformer."""
     from diffusers import AutoencoderKLHunyuanVideo15
-    from diffusers.utils import logging as diffusers_logging
 
-    diffusers_logging.disable_progress_bar()
+    _quiet_diffusers()
     folder = resolve_backbone(source)
     vae = AutoencoderKLHunyuanVideo15.from_pretrained(
         folder, subfolder="vae", torch_dtype=dtype, local_files_only=True
@@ -224,6 +242,12 @@ def fingerprint(folder: Path) -> str:
                 file.seek(size * block // _NUM_BLOCKS)
                 digest.update(file.read(_BLOCK_BYTES))
     return digest.hexdigest()[:16]
+
+
+def _quiet_diffusers() -> None:
+    from diffusers.utils import logging as diffusers_logging
+
+    diffusers_logging.disable_progress_bar()
 
 
 def _freeze(module: Any, device: str | torch.device) -> Any:

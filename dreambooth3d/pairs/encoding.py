@@ -9,8 +9,6 @@ from dreambooth3d.artifacts.jsonfile import JsonValue
 from dreambooth3d.artifacts.shard import LATENTS, Members, decode_pair
 from dreambooth3d.pairs.config import Precision
 
-BLANK_NAME = "blank.latents.safetensors"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:

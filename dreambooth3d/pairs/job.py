@@ -23,10 +23,11 @@ from dreambooth3d.artifacts.key import exclusive, point_latest
 from dreambooth3d.artifacts.manifest import MANIFEST_NAME, Manifest
 from dreambooth3d.artifacts.pairs import read_manifest
 from dreambooth3d.artifacts.place import Place
+from dreambooth3d.artifacts.shard import BLANK_NAME
 from dreambooth3d.errors import RunError
 from dreambooth3d.pairs.blueprint import Blueprint, draw_blueprint
 from dreambooth3d.pairs.config import PairsConfig
-from dreambooth3d.pairs.encoding import BLANK_NAME, Encoder, Encoding
+from dreambooth3d.pairs.encoding import Encoder, Encoding
 from dreambooth3d.pairs.finish import find_finished, finish_part
 from dreambooth3d.pairs.inventory import Inventory, take_inventory, told
 from dreambooth3d.pairs.parts import make_part, read_part, read_record, write_part

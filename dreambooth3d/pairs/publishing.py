@@ -12,10 +12,16 @@ from dreambooth3d.artifacts.key import publish
 from dreambooth3d.artifacts.manifest import Manifest
 from dreambooth3d.artifacts.pairs import PairCorpus, write_corpus
 from dreambooth3d.artifacts.place import Place
-from dreambooth3d.artifacts.shard import REFERENCE, TARGET, ShardEntry, decode_pair, index_name
+from dreambooth3d.artifacts.shard import (
+    BLANK_NAME,
+    REFERENCE,
+    TARGET,
+    ShardEntry,
+    decode_pair,
+    index_name,
+)
 from dreambooth3d.pairs.blueprint import STAGE, Blueprint
 from dreambooth3d.pairs.croissant import ShardFile, croissant
-from dreambooth3d.pairs.encoding import BLANK_NAME
 from dreambooth3d.pairs.finish import FinishedPart, read_finished
 from dreambooth3d.pairs.inventory import Inventory
 from dreambooth3d.pairs.parts import Example, read_record

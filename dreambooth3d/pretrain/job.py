@@ -17,10 +17,15 @@ from dreambooth3d.artifacts.manifest import Manifest
 from dreambooth3d.artifacts.pairs import PairCorpus
 from dreambooth3d.artifacts.settings import versioned_fields
 from dreambooth3d.errors import ConfigError, RunError
-from dreambooth3d.model.backbone import localize, read_card
+from dreambooth3d.model.backbone import Denoiser, localize, read_card
 from dreambooth3d.pretrain.config import PretrainConfig
-from dreambooth3d.pretrain.pretrain import train_adapter
-from dreambooth3d.runtime.backbones import warm_backbone
+from dreambooth3d.pretrain.pretrain import (
+    PairExamples,
+    has_latents,
+    train_adapter,
+    training_side,
+)
+from dreambooth3d.runtime.backbones import warm_backbone, warm_denoiser
 from dreambooth3d.runtime.relay import relayed
 from dreambooth3d.runtime.session import last_line, ray_session, threads_for
 from dreambooth3d.runtime.tracking import RunRecord, Tracker, recording
@@ -28,6 +33,11 @@ from dreambooth3d.training.loop import Progress
 
 STAGE, REVISION = "pretrain", 1
 CURVE_NAME = "curve.json"
+_SPLIT = "train"
+_LATENTS_USED = "the corpus is encoded, no encoder is loaded"
+_LATENTS_UNUSED = (
+    "latents of the corpus are of another backbone, side or precision, pairs are encoded anew"
+)
 
 
 def key_of(config: PretrainConfig, corpus: Path) -> str:
@@ -41,7 +51,7 @@ def plan(config: PretrainConfig, corpus: Path, out: Path) -> dict[str, Any]:
     card = read_card(config.backbone)
     key = key_of(config, corpus)
     return {
-        "inputs": {"pairs": str(corpus), "num_pairs": len(PairCorpus.open(corpus))},
+        "inputs": {"pairs": str(corpus), "num_pairs": len(PairCorpus.open(corpus, split=_SPLIT))},
         "backbone": f"{card.name} ({card.revision})",
         "artifact": str(out / key),
         "is done": (out / key).is_dir(),
@@ -63,7 +73,10 @@ def run(
         if final.is_dir():
             report(f"pretrain {key}: already trained, nothing to do")
         else:
-            PairCorpus.open(corpus, verify=True)
+            found = PairCorpus.open(corpus, split=_SPLIT, verify=True)
+            if "latents" in found.manifest.outputs:
+                is_used = has_latents(config, found, read_card(config.backbone))
+                report(f"pretrain {key}: {_LATENTS_USED if is_used else _LATENTS_UNUSED}")
             _train(config, corpus, out.resolve(), key, report)
             report(f"pretrain {key}: adapter at {final}")
     point_latest(out, key)
@@ -133,11 +146,11 @@ def _worker(arguments: Mapping[str, Any]) -> None:
         if is_due and context.get_world_rank() == 0:
             arguments["lines"].put(f"pretrain: {progress.line()}")
 
-    corpus = PairCorpus.open(Path(arguments["corpus"]))
+    backbone, examples = _load(config, Path(arguments["corpus"]))
     adapter, result = train_adapter(
         config,
-        warm_backbone(config.backbone, config.precision),
-        corpus,
+        backbone,
+        examples,
         run_key=key,
         folder=out / ".checkpoints" / key,
         on_step=on_step,
@@ -155,6 +168,17 @@ def _worker(arguments: Mapping[str, Any]) -> None:
                 outputs={"weights_sha256": card.weights_sha256, "curve": CURVE_NAME},
             ).save(aside)
         shutil.rmtree(out / ".checkpoints" / key, ignore_errors=True)
+
+
+def _load(config: PretrainConfig, folder: Path) -> tuple[Denoiser, PairExamples]:
+    """Load what this training needs of the backbone: no encoders where the corpus has latents."""
+    corpus, card = PairCorpus.open(folder, split=_SPLIT), read_card(config.backbone)
+    side = training_side(config, card)
+    if has_latents(config, corpus, card):
+        denoiser = warm_denoiser(config.backbone, config.precision)
+        return denoiser, PairExamples(corpus, None, side, device=denoiser.device)
+    backbone = warm_backbone(config.backbone, config.precision)
+    return backbone, PairExamples(corpus, backbone, side)
 
 
 def _record(config: PretrainConfig, final: Path, root: Path, corpus: Path) -> None:

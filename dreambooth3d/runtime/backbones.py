@@ -4,7 +4,14 @@ from functools import lru_cache
 
 import torch
 
-from dreambooth3d.model.backbone import Backbone, Encoders, load_backbone, load_encoders
+from dreambooth3d.model.backbone import (
+    Backbone,
+    Denoiser,
+    Encoders,
+    load_backbone,
+    load_denoiser,
+    load_encoders,
+)
 
 
 def pick_device() -> torch.device:
@@ -22,6 +29,12 @@ def warm_backbone(source: str, precision: str) -> Backbone:
 def warm_encoders(source: str, precision: str) -> Encoders:
     """Load what encodes pictures and words, or return what this process holds."""
     return load_encoders(source, dtype=_dtype(precision), device=pick_device())
+
+
+@lru_cache(maxsize=1)
+def warm_denoiser(source: str, precision: str) -> Denoiser:
+    """Load the transformer alone, or return the one this process holds."""
+    return load_denoiser(source, dtype=_dtype(precision), device=pick_device())
 
 
 def _dtype(precision: str) -> torch.dtype:

@@ -62,22 +62,35 @@ def pack_example(example: Example) -> bytes:
     return packed
 
 
-def unpack_example(data: bytes, *, name: str) -> Example:
-    """Read what `pack_example` wrote; `name` is that of the sample in an error's text."""
+def unpack_example(data: bytes, *, name: str, device: str | torch.device = "cpu") -> Example:
+    """Read what `pack_example` wrote.
+
+    Args:
+        data: safetensors.
+        name: of the sample in an error's text.
+        device: of the text states; latents stay in memory, as `encode_example` leaves them.
+    """
     try:
         found: Mapping[str, Tensor] = load(data)
         return Example(
             target_CTHW=found["target"],
             references_VCHW=found.get("references"),
-            caption=TextStates(
-                states_SD=found["text"], glyphs_GD=found.get("glyphs"), span=_span(found)
-            ),
+            caption=_caption(found, device),
         )
     except (SafetensorError, KeyError) as error:
         raise ArtifactError(
             f"latents of {name} must be an encoded pair, got other bytes ({error}); "
             "make the pairs again"
         ) from error
+
+
+def _caption(found: Mapping[str, Tensor], device: str | torch.device) -> TextStates:
+    glyphs = found.get("glyphs")
+    return TextStates(
+        states_SD=found["text"].to(device),
+        glyphs_GD=None if glyphs is None else glyphs.to(device),
+        span=_span(found),
+    )
 
 
 def _span(found: Mapping[str, Tensor]) -> tuple[int, int] | None:

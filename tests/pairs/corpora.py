@@ -10,10 +10,11 @@ from PIL import Image, ImageDraw
 from dreambooth3d.artifacts.manifest import Manifest
 from dreambooth3d.artifacts.pairs import PairCorpus, write_corpus, write_shard
 from dreambooth3d.artifacts.place import Place
+from dreambooth3d.artifacts.shard import BLANK_NAME
 from dreambooth3d.pairs.blueprint import draw_blueprint
 from dreambooth3d.pairs.chain import Chain
 from dreambooth3d.pairs.config import PairsConfig
-from dreambooth3d.pairs.encoding import BLANK_NAME, Encoder
+from dreambooth3d.pairs.encoding import Encoder
 from dreambooth3d.pairs.finish import finish_part
 from dreambooth3d.pairs.inventory import take_inventory
 from dreambooth3d.pairs.parts import Part, make_part, read_part, read_record, write_part

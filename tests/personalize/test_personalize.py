@@ -13,7 +13,7 @@ from dreambooth3d.pairs.subjects import photograph
 from dreambooth3d.personalize.config import PersonalizeConfig
 from dreambooth3d.personalize.personalize import pick_views, prepare, resolve, train_subject
 from dreambooth3d.pretrain.config import PretrainConfig
-from dreambooth3d.pretrain.pretrain import train_adapter
+from dreambooth3d.pretrain.pretrain import PairExamples, train_adapter
 from dreambooth3d.training.loop import Progress
 from tests.pairs.corpora import write_scenes
 
@@ -33,11 +33,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> PairCorpus:
 @pytest.fixture(scope="module")
 def pretrained(backbone: Backbone, corpus: PairCorpus) -> dict[str, Adapter]:
     found = {}
+    examples = PairExamples(corpus, backbone, backbone.card.train_side)
     for attention in ("joint", "isolated"):
         config = PretrainConfig(
             strategy="single", steps=3, batch_size=2, rank=4, lr=1e-2, reference_attention=attention
         )
-        found[attention], _ = train_adapter(config, backbone, corpus, run_key="p", folder=None)
+        found[attention], _ = train_adapter(config, backbone, examples, run_key="p", folder=None)
     return found
 
 
