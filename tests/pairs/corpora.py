@@ -68,7 +68,7 @@ def png(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def build_here(config: PairsConfig, folder: Path) -> tuple[Path, Manifest]:
+def build_here(config: PairsConfig, folder: Path | str) -> tuple[Path, Manifest]:
     """Make a corpus in this process, one part after the other."""
     blueprint, home = draw_blueprint(config), Place.parse(str(folder))
     for source in blueprint.sources:
@@ -94,4 +94,4 @@ def build_here(config: PairsConfig, folder: Path) -> tuple[Path, Manifest]:
             (shelf / BLANK_NAME).write_bytes(encoder.blank())
     results = gather_results(home, blueprint, inventory)
     manifest = publish_corpus(home / blueprint.key, blueprint, results)
-    return folder / blueprint.key, manifest
+    return Path(folder) / blueprint.key, manifest

@@ -13,8 +13,11 @@ from dreambooth3d.artifacts.place import Place
 from dreambooth3d.errors import ConfigError, InputError
 from dreambooth3d.pairs.blueprint import draw_blueprint
 from dreambooth3d.pairs.config import PairsConfig
+from dreambooth3d.pairs.mesh_renderer import renderer
 from dreambooth3d.pairs.validate import problems_in
 from tests.pairs.corpora import build_here, object_photo, scenes_part
+from tests.pairs.mesh_samples import box_glb
+from tests.s3_server import s3_url
 
 SCENES = PairsConfig(samples=10, samples_per_shard=4, pairs_per_subject=2, size=32)
 
@@ -181,6 +184,49 @@ def test_missing_and_foreign_shards_are_found(tmp_path: Path) -> None:
     assert "other.tar must be in the manifest" in found
     (folder / "SHA256SUMS").unlink()
     assert "must have a SHA256SUMS" in " ".join(problems_in(Place.parse(str(folder))))
+
+
+def test_a_corpus_on_an_object_store_is_the_same_bytes(address: str, tmp_path: Path) -> None:
+    here, manifest = build_here(SCENES, tmp_path)
+    url = s3_url(address, "corpora")
+    build_here(SCENES, url)
+    there = Place.parse(url) / manifest.key
+    assert {file.name: (there / file.name).read_bytes() for file in there.list()} == files(here)
+    assert list(problems_in(there)) == []
+    assert PairCorpus.open(there, verify=True)[7].key == "scenes-00000007"
+
+
+def test_shards_are_read_again_as_they_are_and_merged(tmp_path: Path) -> None:
+    one, _ = build_here(SCENES, tmp_path / "one")
+    config = replace(SCENES, sources=(f"webdataset:{one}", "scenes"), seed=1, duplicate_bits=-1)
+    both, manifest = build_here(config, tmp_path / "both")
+    assert manifest.outputs["num_samples"] == 20
+    first, again = PairCorpus.open(one), PairCorpus.open(both)
+    merged = [again.read_members(i) for i in range(20)]
+    copies = [members for key, members in merged if key.startswith("webdataset-")]
+    for index, members in enumerate(copies):
+        _, original = first.read_members(index)
+        assert members["reference.png"] == original["reference.png"]
+        assert members["txt"] == original["txt"]
+        meta, before = json.loads(members["json"]), json.loads(original["json"])
+        assert meta["subject"] == before["subject"]
+        assert meta["target_azimuth_deg"] == before["target_azimuth_deg"]
+
+
+def test_meshes_become_pairs(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    for name in ("red box", "tall tower"):
+        (tmp_path / "models" / f"{name}.glb").write_bytes(box_glb())
+    config = PairsConfig(sources=(f"meshes:{tmp_path / 'models'}",), size=64, pairs_per_subject=2)
+    try:
+        renderer()
+    except ConfigError as error:
+        pytest.skip(f"needs EGL: {error}")
+    folder, manifest = build_here(config, tmp_path / "out")
+    assert manifest.outputs["num_samples"] == 4
+    pair = PairCorpus.open(folder)[0]
+    assert pair.reference.size == pair.target.size == (64, 64)
+    assert pair.reference.getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_settings_reach_their_source() -> None:
