@@ -117,12 +117,11 @@ def read_card(source: str) -> BackboneCard:
     """Describe a backbone without loading (or downloading) its weights."""
     folder = resolve_backbone(source, has_weights=False)
     config = _read_json(folder / "transformer" / "config.json")
-    vae = _read_json(folder / "vae" / "config.json")
     scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
     side = int(config.get("target_size") or 640)
     # The hub's repositories are for 16:9 clips of 121 frames; small grids are square and short.
     is_large = side >= 256
-    ratio = int(vae.get("spatial_compression_ratio", 16)) * int(config.get("patch_size", 1))
+    ratio = token_side(folder)
     return BackboneCard(
         name=source,
         folder=folder,
@@ -133,6 +132,13 @@ def read_card(source: str) -> BackboneCard:
         num_frames=121 if is_large else 17,
         train_side=512 if is_large else side,
     )
+
+
+def token_side(folder: Path) -> int:
+    """Pixels of one transformer token along a side; pictures must fill whole tokens."""
+    config = _read_json(folder / "transformer" / "config.json")
+    vae = _read_json(folder / "vae" / "config.json")
+    return int(vae.get("spatial_compression_ratio", 16)) * int(config.get("patch_size", 1))
 
 
 def load_backbone(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dreambooth3d.artifacts.jsonfile import JsonValue
 from dreambooth3d.artifacts.shard import LATENTS, Members, decode_pair
+from dreambooth3d.errors import ConfigError
 from dreambooth3d.pairs.config import Precision
 
 
@@ -32,15 +33,23 @@ class Encoding:
 
 
 def choose_encoding(backbone: str, side: int, precision: Precision) -> Encoding:
-    """Describe an encoding before any weights are loaded; side 0 takes the backbone's own."""
-    from dreambooth3d.model.backbone import localize, read_card
+    """Describe an encoding before any weights are loaded; side 0 takes the backbone's own.
+
+    Raises:
+        ConfigError: the side is not one of whole tokens.
+        ArtifactError: there is no such backbone.
+    """
+    from dreambooth3d.model.backbone import localize, read_card, token_side
 
     card = read_card(backbone)
+    side, step = side or card.train_side, token_side(card.folder)
+    if side % step:
+        raise ConfigError(
+            f"encode_side must be a multiple of {step}, got {side}; "
+            f"use {max(1, round(side / step)) * step}"
+        )
     return Encoding(
-        backbone=localize(backbone),
-        revision=card.revision,
-        side=side or card.train_side,
-        precision=precision,
+        backbone=localize(backbone), revision=card.revision, side=side, precision=precision
     )
 
 
@@ -52,7 +61,6 @@ class Encoder:
 
         self._side = encoding.side
         self._encoders = warm_encoders(encoding.backbone, encoding.precision)
-        self._encoders.codec.latent_size(1, self._side, self._side)
 
     def __call__(self, key: str, members: Members) -> Members:
         """Add latents of the pictures as a reader of the sample decodes them."""

@@ -1,7 +1,9 @@
 """The last step: shards from their shelves into one folder, with all that tells what is in it."""
 
 import base64
+import bisect
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -197,7 +199,8 @@ def _kept(result: SourceResult, corpus: Place) -> Iterator[KeptExample]:
     label = result.source.label
     # Only its key is asked for, by nobody here.
     opened = PairCorpus(corpus, Manifest(stage=STAGE, key=result.source.key), result.shards)
-    splits = [shard.split for shard in result.shards for _ in range(shard.num_samples)]
+    ends = list(itertools.accumulate(shard.num_samples for shard in result.shards))
+    has_splits = len({shard.split for shard in result.shards}) > 1
     for place in evenly_spaced(len(opened), _KEPT_SHOWN):
         key, members = opened.read_members(place)
         pair = decode_pair(key, members)
@@ -210,7 +213,7 @@ def _kept(result: SourceResult, corpus: Place) -> Iterator[KeptExample]:
             reference=members[REFERENCE],
             target=members[TARGET],
             similarity=similarity if isinstance(similarity, float) else None,
-            split=splits[place] if len(set(splits)) > 1 else "",
+            split=result.shards[bisect.bisect_right(ends, place)].split if has_splits else "",
             attribution=str(pair.meta["attribution"]),
         )
 

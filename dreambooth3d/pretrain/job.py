@@ -14,7 +14,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from dreambooth3d.artifacts.adapter import load_card, save_adapter
 from dreambooth3d.artifacts.key import artifact_key, exclusive, point_latest, publish
 from dreambooth3d.artifacts.manifest import Manifest
-from dreambooth3d.artifacts.pairs import PairCorpus
+from dreambooth3d.artifacts.pairs import PairCorpus, read_manifest
+from dreambooth3d.artifacts.place import Place
 from dreambooth3d.artifacts.settings import versioned_fields
 from dreambooth3d.errors import ConfigError, RunError
 from dreambooth3d.model.backbone import Denoiser, localize, read_card
@@ -40,18 +41,18 @@ _LATENTS_UNUSED = (
 )
 
 
-def key_of(config: PretrainConfig, corpus: Path) -> str:
+def key_of(config: PretrainConfig, corpus: Path | str) -> str:
     """Artifact key of the adapter these settings make from this corpus."""
-    parents = (Manifest.load(corpus).key, read_card(config.backbone).revision)
+    parents = (read_manifest(Place.parse(str(corpus))).key, read_card(config.backbone).revision)
     return artifact_key(STAGE, REVISION, _versioned(config), parents)
 
 
-def plan(config: PretrainConfig, corpus: Path, out: Path) -> dict[str, Any]:
+def plan(config: PretrainConfig, corpus: Path | str, out: Path) -> dict[str, Any]:
     """Say what `run` would do, without doing it."""
     card = read_card(config.backbone)
-    key = key_of(config, corpus)
+    key, found = key_of(config, corpus), PairCorpus.open(corpus, split=_SPLIT)
     return {
-        "inputs": {"pairs": str(corpus), "num_pairs": len(PairCorpus.open(corpus, split=_SPLIT))},
+        "inputs": {"pairs": found.place.url, "num_pairs": len(found)},
         "backbone": f"{card.name} ({card.revision})",
         "artifact": str(out / key),
         "is done": (out / key).is_dir(),
@@ -63,9 +64,16 @@ def plan(config: PretrainConfig, corpus: Path, out: Path) -> dict[str, Any]:
 
 
 def run(
-    config: PretrainConfig, corpus: Path, out: Path, *, report: Callable[[str], None] = print
+    config: PretrainConfig, corpus: Path | str, out: Path, *, report: Callable[[str], None] = print
 ) -> Manifest:
-    """Train into `out/<key>`, going on from the last checkpoint of an interrupted run."""
+    """Train into `out/<key>`, going on from the last checkpoint of an interrupted run.
+
+    Args:
+        config: of the training.
+        corpus: a folder or a URL.
+        out: folder of adapters; all workers must reach it.
+        report: told how far it is.
+    """
     config = replace(config, backbone=localize(config.backbone))
     key = key_of(config, corpus)
     final = out / key
@@ -77,16 +85,16 @@ def run(
             if "latents" in found.manifest.outputs:
                 is_used = has_latents(config, found, read_card(config.backbone))
                 report(f"pretrain {key}: {_LATENTS_USED if is_used else _LATENTS_UNUSED}")
-            _train(config, corpus, out.resolve(), key, report)
+            _train(config, found.place, out.resolve(), key, report)
             report(f"pretrain {key}: adapter at {final}")
     point_latest(out, key)
     with recording(report):
-        _record(config, final, out.parent, corpus)
+        _record(config, final, out.parent)
     return Manifest.load(final)
 
 
 def _train(
-    config: PretrainConfig, corpus: Path, out: Path, key: str, report: Callable[[str], None]
+    config: PretrainConfig, corpus: Place, out: Path, key: str, report: Callable[[str], None]
 ) -> None:
     report(f"pretrain {key}: starting {config.workers} worker(s), about half a minute")
     with ray_session(), relayed(report) as lines:
@@ -96,7 +104,7 @@ def _train(
             _worker,
             train_loop_config={
                 "config": asdict(config),
-                "corpus": str(corpus.resolve()),
+                "corpus": corpus,
                 "out": str(out),
                 "key": key,
                 "threads": threads,
@@ -146,7 +154,7 @@ def _worker(arguments: Mapping[str, Any]) -> None:
         if is_due and context.get_world_rank() == 0:
             arguments["lines"].put(f"pretrain: {progress.line()}")
 
-    backbone, examples = _load(config, Path(arguments["corpus"]))
+    backbone, examples = _load(config, arguments["corpus"])
     adapter, result = train_adapter(
         config,
         backbone,
@@ -170,9 +178,9 @@ def _worker(arguments: Mapping[str, Any]) -> None:
         shutil.rmtree(out / ".checkpoints" / key, ignore_errors=True)
 
 
-def _load(config: PretrainConfig, folder: Path) -> tuple[Denoiser, PairExamples]:
+def _load(config: PretrainConfig, place: Place) -> tuple[Denoiser, PairExamples]:
     """Load what this training needs of the backbone: no encoders where the corpus has latents."""
-    corpus, card = PairCorpus.open(folder, split=_SPLIT), read_card(config.backbone)
+    corpus, card = PairCorpus.open(place, split=_SPLIT), read_card(config.backbone)
     side = training_side(config, card)
     if has_latents(config, corpus, card):
         denoiser = warm_denoiser(config.backbone, config.precision)
@@ -181,7 +189,7 @@ def _load(config: PretrainConfig, folder: Path) -> tuple[Denoiser, PairExamples]
     return backbone, PairExamples(corpus, backbone, side)
 
 
-def _record(config: PretrainConfig, final: Path, root: Path, corpus: Path) -> None:
+def _record(config: PretrainConfig, final: Path, root: Path) -> None:
     """Write the run to MLflow, once: an outage then is made up for by the next run."""
     card = load_card(final)
     losses = json.loads((final / CURVE_NAME).read_text(encoding="utf-8"))["loss"]
@@ -192,7 +200,11 @@ def _record(config: PretrainConfig, final: Path, root: Path, corpus: Path) -> No
         RunRecord(
             name=card.key,
             params=asdict(config),
-            tags={"artifact_key": card.key, "pairs": corpus.name, "sha256": card.weights_sha256},
+            tags={
+                "artifact_key": card.key,
+                "pairs": card.parents[0],
+                "sha256": card.weights_sha256,
+            },
             curves={"loss": losses},
             folder=final,
             model="dreambooth3d-3dapter",

@@ -268,6 +268,12 @@ def test_workers_and_tolerance_make_no_other_corpus() -> None:
     assert draw_blueprint(PairsConfig(margin=0.2)).key != draw_blueprint(PairsConfig()).key
 
 
+def test_encoding_takes_whole_tokens(miniature: Path) -> None:
+    config = PairsConfig(encode=str(miniature), encode_side=36)
+    with pytest.raises(ConfigError, match="encode_side must be a multiple of 8, got 36; use 32"):
+        draw_blueprint(config)
+
+
 def test_encoding_and_splits_redo_no_part(miniature: Path) -> None:
     plain, more = (
         draw_blueprint(c).sources[0].key
