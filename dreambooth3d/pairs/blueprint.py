@@ -62,9 +62,18 @@ class Blueprint:
         return f".parts-{source.key}"
 
     def shelf_of(self, source: PlannedSource) -> str:
-        """Name the folder of a source's finished shards."""
-        rules = {"rules": asdict(self.rules), "encoding": _versioned(self.encoding)}
-        return f".shards-{artifact_key('shelf', _SHELF_REVISION, rules, (source.key,))}"
+        """Name the folder of a source's finished shards.
+
+        A sample goes when one before it looks the same, so sources before it are in the name.
+        """
+        content = {
+            "rules": asdict(self.rules),
+            "encoding": _versioned(self.encoding),
+            "duplicate_bits": self.duplicate_bits,
+        }
+        labels = [item.label for item in self.sources]
+        before = [item.key for item in self.sources[: labels.index(source.label) + 1]]
+        return f".shards-{artifact_key('shelf', _SHELF_REVISION, content, before)}"
 
     def without_chunks(self) -> "Blueprint":
         """A light copy for workers, who get their chunk by itself."""

@@ -1,7 +1,7 @@
 """From parts to shards: near-duplicates go, splits part, latents are added.
 
-Finished shards lie on a shelf of their source and its rules, with a record that is written last, so
-another corpus with the same source takes them as they are.
+Finished shards lie on a shelf whose name says all that decides them, with a record that is written
+last, so another corpus that begins with the same sources takes them as they are.
 """
 
 from collections import Counter
@@ -48,8 +48,6 @@ class FinishedPart:
     """The record of a part's shards.
 
     Attributes:
-        part_sha256: of the part's tar.
-        duplicates: keys of its samples that were left out, sorted.
         shards: none when no sample is left.
         num_by_licence: samples by licence.
         attributions: who must be named, sorted.
@@ -57,8 +55,6 @@ class FinishedPart:
         examples: of the duplicates, to look at.
     """
 
-    part_sha256: str
-    duplicates: tuple[str, ...]
     shards: tuple[ShardEntry, ...]
     num_by_licence: dict[str, int]
     attributions: tuple[str, ...]
@@ -95,8 +91,6 @@ def finish_part(
     else:
         shards = _repack(parts, record, shelf, splits, dropped, rules, encode)
     finished = FinishedPart(
-        part_sha256=record.shard.sha256,
-        duplicates=tuple(sorted(duplicates)),
         shards=tuple(shards),
         num_by_licence=dict(sorted(Counter(note.licence for note in kept).items())),
         attributions=tuple(sorted({note.attribution for note in kept} - {""})),
@@ -109,15 +103,12 @@ def finish_part(
     return finished
 
 
-def find_finished(shelf: Place, record: PartRecord, duplicates: frozenset[str]) -> bool:
-    """Say whether an earlier run finished this very part, and its shards are still whole."""
-    if not _record_place(shelf, record.shard.name).is_file():
+def is_finished(shelf: Place, name: str) -> bool:
+    """Say whether an earlier run finished a part, and its shards are still whole."""
+    if not _record_place(shelf, name).is_file():
         return False
-    found = read_finished(shelf, record.shard.name)
-    is_same = found.part_sha256 == record.shard.sha256
-    if not is_same or found.duplicates != tuple(sorted(duplicates)):
-        return False
-    return not any(True for shard in found.shards for _ in problems_of(shelf, shard))
+    shards = read_finished(shelf, name).shards
+    return not any(True for shard in shards for _ in problems_of(shelf, shard))
 
 
 def read_finished(shelf: Place, name: str) -> FinishedPart:
@@ -126,8 +117,6 @@ def read_finished(shelf: Place, name: str) -> FinishedPart:
     found = cast(dict[str, Any], parse_json(path.read_bytes(), what="shard record", name=str(path)))
     try:
         return FinishedPart(
-            part_sha256=found["part_sha256"],
-            duplicates=tuple(found["duplicates"]),
             shards=tuple(ShardEntry(**shard) for shard in found["shards"]),
             num_by_licence=found["num_by_licence"],
             attributions=tuple(found["attributions"]),

@@ -28,7 +28,7 @@ from dreambooth3d.errors import RunError
 from dreambooth3d.pairs.blueprint import Blueprint, draw_blueprint
 from dreambooth3d.pairs.config import PairsConfig
 from dreambooth3d.pairs.encoding import Encoder, Encoding
-from dreambooth3d.pairs.finish import find_finished, finish_part
+from dreambooth3d.pairs.finish import finish_part, is_finished
 from dreambooth3d.pairs.inventory import Inventory, take_inventory, told
 from dreambooth3d.pairs.parts import make_part, read_part, read_record, write_part
 from dreambooth3d.pairs.publishing import gather_results, publish_corpus
@@ -173,7 +173,7 @@ def _finish_or_keep(
     parts, shelf = home / blueprint.parts_of(source), home / blueprint.shelf_of(source)
     record = read_record(parts, row["name"])
     duplicates = frozenset(record.samples[place].key for place in json.loads(row["duplicates"]))
-    is_kept = find_finished(shelf, record, duplicates)
+    is_kept = is_finished(shelf, row["name"])
     if not is_kept:
         finish_part(parts, record, duplicates, blueprint.rules, shelf, encode=encoder)
     if encoder is not None and not (shelf / BLANK_NAME).is_file():
