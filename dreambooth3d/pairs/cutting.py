@@ -1,5 +1,7 @@
 """Where the object is in a reference and in a target, and both pictures as squares."""
 
+import hashlib
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +15,9 @@ from dreambooth3d.vision.segment import Segmenter, cut_by_alpha, has_alpha
 
 Alpha = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+
+# Five photos of 12 million pixels, or hundreds of small ones.
+_CUT_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,6 +38,35 @@ class CutPicture:
     def mask_HW(self) -> Mask | None:
         """Pixels of the object."""
         return None if self.alpha_HW is None else self.alpha_HW >= 0.5
+
+
+class RememberingSegmenter:
+    """Keeps the latest cuts: a photo is the reference of one pair and the target of another.
+
+    Args:
+        cut: finds the objects.
+        budget_bytes: of all cuts that are kept.
+    """
+
+    def __init__(self, cut: Segmenter, *, budget_bytes: int = _CUT_BYTES) -> None:
+        self._cut = cut
+        self._budget = budget_bytes
+        self._kept: OrderedDict[bytes, Alpha] = OrderedDict()
+
+    def __call__(self, image: Image.Image) -> Alpha:
+        """Return the object's alpha, (H, W)."""
+        head = f"{image.mode} {image.size}".encode()
+        key = hashlib.blake2b(head + image.tobytes()).digest()
+        if key not in self._kept:
+            alpha_HW = self._cut(image)
+            # Several pairs are given the same array.
+            alpha_HW.flags.writeable = False
+            self._kept[key] = alpha_HW
+        self._kept.move_to_end(key)
+        found = self._kept[key]
+        while sum(alpha.nbytes for alpha in self._kept.values()) > self._budget:
+            self._kept.popitem(last=False)
+        return found
 
 
 def cut_photographed_reference(

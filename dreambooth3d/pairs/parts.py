@@ -8,7 +8,7 @@ import base64
 import io
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 from PIL import Image
@@ -20,6 +20,7 @@ from dreambooth3d.artifacts.place import Place
 from dreambooth3d.artifacts.shard import Members, PackedShard, ShardEntry, pack_shard
 from dreambooth3d.errors import ArtifactError
 from dreambooth3d.pairs.chain import Chain
+from dreambooth3d.pairs.cutting import RememberingSegmenter
 from dreambooth3d.pairs.records import Chunk, Rejected, Sample, SampleNote, Source
 
 # People look at a few refused pictures of each reason; more would only fill the disk.
@@ -98,10 +99,11 @@ def make_part(source: Source, chunk: Chunk, chain: Chain, *, label: str, name: s
         name: of the part's tar.
     """
     drops, notes = DropLog(), list[SampleNote]()
+    own = replace(chain, segmenter=RememberingSegmenter(chain.segmenter))
 
     def passed() -> Iterator[tuple[str, Members]]:
         for record in source.read(chunk):
-            made = chain(record, label=label, is_photo=source.needs_segmentation)
+            made = own(record, label=label, is_photo=source.needs_segmentation)
             if isinstance(made, Sample):
                 notes.append(made.note)
                 yield made.note.key, made.members
