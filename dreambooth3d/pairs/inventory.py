@@ -64,7 +64,7 @@ def take_inventory(home: Place, blueprint: Blueprint, *, max_bad_fraction: float
     target, reference, subjects = np.concatenate(columns, axis=1)
     if not len(target):
         raise InputError(
-            f"corpus must hold a pair, got none, for all were left out: {told(dropped)}; "
+            f"corpus must hold a pair, got none ({told(dropped) or 'the sources are empty'}); "
             "give other sources or milder settings"
         )
     bits = blueprint.duplicate_bits

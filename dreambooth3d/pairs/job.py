@@ -98,6 +98,9 @@ def _make_parts(config: PairsConfig, blueprint: Blueprint, home: Place, report: 
         for number, source in enumerate(blueprint.sources)
         for chunk in source.chunks
     ]
+    if not rows:
+        # What the sources lack is said when the parts are counted.
+        return
     done = _dataset(rows).map(
         partial(_make_or_keep, home=home, blueprint=blueprint.without_chunks()),
         compute=_tasks(config, rows),

@@ -17,6 +17,7 @@ from dreambooth3d.pairs.mesh_renderer import renderer
 from dreambooth3d.pairs.validate import problems_in
 from tests.pairs.corpora import build_here, object_photo, scenes_part
 from tests.pairs.mesh_samples import box_glb
+from tests.pairs.sources.subjects200k_files import write_rows
 from tests.s3_server import s3_url
 
 SCENES = PairsConfig(samples=10, samples_per_shard=4, pairs_per_subject=2, size=32)
@@ -156,6 +157,15 @@ def test_a_corpus_of_nothing_is_one_error(tmp_path: Path) -> None:
     config = photos(home, quality_rules=("min_coverage=0.8",))
     with pytest.raises(InputError, match=r"must hold a pair, got none.*object_too_small 8"):
         build_here(config, tmp_path / "out")
+    write_rows(tmp_path / "tables" / "a.parquet", [])
+    empty = PairsConfig(sources=(f"subjects200k:{tmp_path / 'tables'}",))
+    with pytest.raises(InputError, match=r"must hold a pair, got none \(the sources are empty\)"):
+        build_here(empty, tmp_path / "out")
+    both, manifest = build_here(
+        replace(empty, sources=(*empty.sources, "scenes"), samples=3), tmp_path / "out"
+    )
+    assert manifest.outputs["num_samples"] == 3
+    assert "subjects200k" in (both / "preview.html").read_text()
 
 
 @pytest.mark.parametrize("part", ["tar", "index", "preview.html", "manifest.json", "croissant"])
