@@ -159,7 +159,9 @@ def _descriptions(
     )
     files = {PREVIEW_NAME: page.encode(), CROISSANT_NAME: json_bytes(card, what=CROISSANT_NAME)}
     if blueprint.encoding is not None:
-        files[BLANK_NAME] = (results[0].shelf / BLANK_NAME).read_bytes()
+        # The same on every shelf; a source without a chunk has none.
+        shelf = next(result.shelf for result in results if result.parts)
+        files[BLANK_NAME] = (shelf / BLANK_NAME).read_bytes()
     return files
 
 
