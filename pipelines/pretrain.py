@@ -21,7 +21,7 @@ EXAMPLES = (
 def main(arguments: list[str]) -> int:
     """Train into OUT/pretrain."""
     command = parser(__doc__ or "", EXAMPLES)
-    command.add_argument("--pairs", type=Path, help="corpus folder (default: the newest in OUT)")
+    command.add_argument("--pairs", help="corpus, a folder or URL (default: the newest in OUT)")
     given = command.parse_args(arguments)
     config = apply_settings(find_recipe(given.recipe).pretrain, given.settings)
     corpus = given.pairs or latest(

@@ -4,6 +4,7 @@ A folder of pairs holds::
 
     <source>-<number>.tar          WebDataset shards, see `shard`
     <source>-<number>.index.json   where every member of every sample lies
+    SHA256SUMS                     of every file, as ``sha256sum --check`` reads it
     manifest.json                  written last: a folder without it is not a corpus
 
 ``outputs`` of the manifest lists the shards (`ShardEntry`), totals, drops by source and reason, and
@@ -38,6 +39,7 @@ from dreambooth3d.artifacts.shard import (
 )
 from dreambooth3d.errors import ArtifactError, InputError
 
+SUMS_NAME = "SHA256SUMS"
 # Indexes of 128 samples take about 100 KB in memory each.
 _OPEN_INDEXES = 256
 
@@ -58,14 +60,16 @@ def write_corpus(
     parents: Sequence[str] = (),
     stage: str = "pairs",
     notes: dict[str, JsonValue] | None = None,
+    others: Mapping[str, str] | None = None,
 ) -> Manifest:
-    """Write ``manifest.json`` beside shards that are in `place` already.
+    """Write ``SHA256SUMS`` and ``manifest.json`` beside shards that are in `place` already.
 
     Args:
         place: Where the shards and their indexes are.
         entries: One for every shard.
         key, config, parents, stage: See `Manifest`.
         notes: What else the outputs say: licences, drops of chunks that left no shard.
+        others: sha256 of further files in `place`, by name.
     """
     shards = sorted(entries, key=lambda entry: entry.name)
     dropped = sum((Counter(shard.dropped) for shard in shards), Counter())
@@ -82,6 +86,11 @@ def write_corpus(
         },
     )
     content = json_bytes(manifest.to_json(), what=MANIFEST_NAME)
+    sums = {MANIFEST_NAME: hashlib.sha256(content).hexdigest(), **(others or {})}
+    for shard in shards:
+        sums |= {shard.name: shard.sha256, index_name(shard.name): shard.index_sha256}
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
+    (place / SUMS_NAME).write_bytes(lines.encode())
     (place / MANIFEST_NAME).write_bytes(content)
     return manifest
 

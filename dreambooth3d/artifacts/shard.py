@@ -3,7 +3,8 @@
 A tar holds members sorted by key, then extension: <key>.json (meta), <key>.reference.png,
 <key>.target.jpg, <key>.txt (caption), and other fields such as <key>.latents.safetensors; mtime,
 uid and gid are 0. Beside `<name>.tar` lies `<name>.index.json`:
-{"samples": [[key, {extension: [offset, size]}], ..]}, offsets in bytes.
+{"samples": [[key, {extension: [offset, size]}], ..], "crc32": [hex, ..]}, offsets in bytes, and of
+each sample the checksum of all its bytes, headers included, by which damage is located.
 """
 
 import hashlib
@@ -11,7 +12,8 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
@@ -24,6 +26,8 @@ from dreambooth3d.errors import ArtifactError, InputError
 
 META, REFERENCE, TARGET, CAPTION = "json", "reference.png", "target.jpg", "txt"
 LATENTS = "latents.safetensors"
+# Beside the shards of an encoded corpus: a view of nothing, and no words.
+BLANK_NAME = f"blank.{LATENTS}"
 # WebDataset splits a member name at the first dot; 64 leaves room in a one-block tar header.
 _KEY_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _EXTENSION_FORM = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)?")
@@ -159,7 +163,7 @@ def pack_shard(
             "rename the shard"
         )
     tar, index = _pack(_by_key(name, samples))
-    content = _index_bytes(index)
+    content = _index_bytes(index, tar)
     entry = ShardEntry(
         name=name,
         sha256=hashlib.sha256(tar).hexdigest(),
@@ -185,6 +189,30 @@ def parse_index(data: bytes, *, name: str) -> ShardIndex:
     return tuple(map(partial(_parse_sample, name=name), samples))
 
 
+def damaged_samples(tar: bytes, index: bytes, *, name: str) -> tuple[str, ...]:
+    """Name the samples of a damaged shard whose bytes are not those that were packed.
+
+    Args:
+        tar, index: contents of the two files.
+        name: of the shard in an error's text.
+    """
+    samples = parse_index(index, name=name)
+    sums = json.loads(index).get("crc32")
+    if not isinstance(sums, list) or len(sums) != len(samples):
+        raise _index_error(name, "no checksum of every sample")
+    found = zip(samples, _checksums(samples, tar), sums, strict=True)
+    return tuple(key for (key, _), ours, theirs in found if ours != theirs)
+
+
+def _checksums(index: ShardIndex, tar: bytes) -> Iterator[str]:
+    """Checksum of every sample, from its first header to its last padding."""
+    for _, ranges in index:
+        start = min((offset for offset, _ in ranges.values()), default=0) - tarfile.BLOCKSIZE
+        last = max((offset + size for offset, size in ranges.values()), default=0)
+        end = -(-last // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        yield f"{zlib.crc32(tar[max(0, start) : end]):08x}"
+
+
 def _parse_sample(sample: object, *, name: str) -> tuple[str, ByteRanges]:
     match sample:
         case [str(key), dict(found)]:
@@ -206,11 +234,12 @@ def _index_error(shard: str, found: str) -> ArtifactError:
     )
 
 
-def _index_bytes(index: ShardIndex) -> bytes:
+def _index_bytes(index: ShardIndex, tar: bytes) -> bytes:
     rows = ",\n".join(
         json.dumps([key, ranges], sort_keys=True, separators=(",", ":")) for key, ranges in index
     )
-    return f'{{"samples":[\n{rows}\n]}}\n'.encode()
+    sums = json.dumps(list(_checksums(index, tar)), separators=(",", ":"))
+    return f'{{"samples":[\n{rows}\n],\n"crc32":{sums}}}\n'.encode()
 
 
 def _encode(image: Image.Image, form: str, **options: Any) -> bytes:

@@ -45,13 +45,20 @@ class BackboneCard:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Backbone:
-    """A frozen backbone, ready for `denoise`; may be used from several threads."""
+class Encoders:
+    """The frozen parts of a backbone that make of pictures and words what its transformer takes."""
+
+    card: BackboneCard
+    codec: LatentCodec
+    prompts: PromptEncoder
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Denoiser:
+    """The frozen transformer of a backbone, ready for `denoise`."""
 
     card: BackboneCard
     transformer: nn.Module
-    codec: LatentCodec
-    prompts: PromptEncoder
 
     @property
     def device(self) -> torch.device:
@@ -62,6 +69,11 @@ class Backbone:
     def dtype(self) -> torch.dtype:
         """Type of the transformer's weights."""
         return next(self.transformer.parameters()).dtype
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Backbone(Denoiser, Encoders):
+    """All parts of a frozen backbone; may be used from several threads."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -138,12 +150,11 @@ def read_card(source: str) -> BackboneCard:
     """Describe a backbone without loading (or downloading) its weights."""
     folder = resolve_backbone(source, has_weights=False)
     config = _read_json(folder / "transformer" / "config.json")
-    vae = _read_json(folder / "vae" / "config.json")
     scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
     side = int(config.get("target_size") or 640)
     # The hub's repositories are for 16:9 clips of 121 frames; small grids are square and short.
     is_large = side >= 256
-    ratio = int(vae.get("spatial_compression_ratio", 16)) * int(config.get("patch_size", 1))
+    ratio = token_side(folder)
     return BackboneCard(
         name=source,
         folder=folder,
@@ -174,6 +185,13 @@ def read_structure(source: str) -> Structure:
     )
 
 
+def token_side(folder: Path) -> int:
+    """Pixels of one transformer token along a side; pictures must fill whole tokens."""
+    config = _read_json(folder / "transformer" / "config.json")
+    vae = _read_json(folder / "vae" / "config.json")
+    return int(vae.get("spatial_compression_ratio", 16)) * int(config.get("patch_size", 1))
+
+
 def load_backbone(
     source: str,
     *,
@@ -181,24 +199,51 @@ def load_backbone(
     device: str | torch.device = "cpu",
 ) -> Backbone:
     """Load every part of a backbone, frozen and in evaluation mode."""
-    from diffusers import (
-        AutoencoderKLHunyuanVideo15,
-        HunyuanVideo15Transformer3DModel,
-    )
-    from diffusers.utils import logging as diffusers_logging
-
-    diffusers_logging.disable_progress_bar()
-    folder = resolve_backbone(source)
-    card = read_card(source)
-    options: dict[str, Any] = {"torch_dtype": dtype, "local_files_only": True}
-    transformer = HunyuanVideo15Transformer3DModel.from_pretrained(
-        folder, subfolder="transformer", **options
-    )
-    vae = AutoencoderKLHunyuanVideo15.from_pretrained(folder, subfolder="vae", **options)
+    encoders = load_encoders(source, dtype=dtype, device=device)
+    denoiser = load_denoiser(source, dtype=dtype, device=device)
     return Backbone(
-        card=card,
-        transformer=_freeze(transformer, device),
-        codec=LatentCodec(_freeze(vae, device), patch_size=transformer.config.patch_size),
+        card=denoiser.card,
+        transformer=denoiser.transformer,
+        codec=encoders.codec,
+        prompts=encoders.prompts,
+    )
+
+
+def load_denoiser(
+    source: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> Denoiser:
+    """Load the transformer of a backbone alone."""
+    from diffusers import HunyuanVideo15Transformer3DModel
+
+    _quiet_diffusers()
+    folder = resolve_backbone(source)
+    transformer = HunyuanVideo15Transformer3DModel.from_pretrained(
+        folder, subfolder="transformer", torch_dtype=dtype, local_files_only=True
+    )
+    return Denoiser(card=read_card(source), transformer=_freeze(transformer, device))
+
+
+def load_encoders(
+    source: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> Encoders:
+    """Load the VAE and the text encoders of a backbone, without its transformer."""
+    from diffusers import AutoencoderKLHunyuanVideo15
+
+    _quiet_diffusers()
+    folder = resolve_backbone(source)
+    vae = AutoencoderKLHunyuanVideo15.from_pretrained(
+        folder, subfolder="vae", torch_dtype=dtype, local_files_only=True
+    )
+    patch_size = int(_read_json(folder / "transformer" / "config.json").get("patch_size", 1))
+    return Encoders(
+        card=read_card(source),
+        codec=LatentCodec(_freeze(vae, device), patch_size=patch_size),
         prompts=load_prompts(folder, dtype=dtype, device=device),
     )
 
@@ -254,6 +299,12 @@ def fingerprint(folder: Path) -> str:
                 file.seek(size * block // _NUM_BLOCKS)
                 digest.update(file.read(_BLOCK_BYTES))
     return digest.hexdigest()[:16]
+
+
+def _quiet_diffusers() -> None:
+    from diffusers.utils import logging as diffusers_logging
+
+    diffusers_logging.disable_progress_bar()
 
 
 def _freeze(module: Any, device: str | torch.device) -> Any:

@@ -1,9 +1,15 @@
-"""The pairs stage on Ray Data: one row a shard, any number of workers, the same bytes."""
+"""The pairs stage on Ray Data: sources -> parts -> shards, the same bytes on any number of workers.
+
+Two passes, one row a chunk each: a chunk becomes a part, and when all parts are known, and with
+them near-duplicates across the corpus, a part becomes its shards. What an earlier run, or another
+corpus with the same source, has finished is kept: a part is known by the key of its source.
+"""
 
 import json
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,144 +18,239 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from dreambooth3d.artifacts.key import (
-    artifact_key,
-    content_hash,
-    exclusive,
-    link_or_copy,
-    point_latest,
-    publish,
-    publish_file,
-)
-from dreambooth3d.artifacts.manifest import Manifest
-from dreambooth3d.artifacts.pairs import write_corpus
+from dreambooth3d.artifacts.jsonfile import canonical_json
+from dreambooth3d.artifacts.key import exclusive, point_latest
+from dreambooth3d.artifacts.manifest import MANIFEST_NAME, Manifest
+from dreambooth3d.artifacts.pairs import read_manifest
 from dreambooth3d.artifacts.place import Place
-from dreambooth3d.artifacts.settings import versioned_fields
-from dreambooth3d.artifacts.shard import ShardEntry, index_name
+from dreambooth3d.artifacts.shard import BLANK_NAME
 from dreambooth3d.errors import RunError
-from dreambooth3d.pairs.build import build_shard, shard_path
+from dreambooth3d.pairs.blueprint import Blueprint, draw_blueprint
 from dreambooth3d.pairs.config import PairsConfig
+from dreambooth3d.pairs.encoding import Encoder, Encoding
+from dreambooth3d.pairs.finish import finish_part, is_finished
+from dreambooth3d.pairs.inventory import Inventory, take_inventory, told
+from dreambooth3d.pairs.parts import make_part, read_part, read_record, write_part
+from dreambooth3d.pairs.publishing import gather_results, publish_corpus
+from dreambooth3d.pairs.records import Chunk
 from dreambooth3d.runtime.session import last_line, num_cores, quiet_data_logs, ray_session
 
-STAGE, REVISION = "pairs", 2
+Report = Callable[[str], None]
 
 
-def key_of(config: PairsConfig) -> str:
-    """Artifact key of the corpus these settings make."""
-    return artifact_key(STAGE, REVISION, versioned_fields(config), ())
-
-
-def plan(config: PairsConfig, out: Path) -> dict[str, Any]:
+def plan(config: PairsConfig, out: Path | str) -> dict[str, Any]:
     """Say what `run` would do, without doing it."""
+    blueprint = draw_blueprint(config)
+    final = Place.parse(str(out)) / blueprint.key
+    num_records = sum(source.num_records for source in blueprint.sources)
     return {
-        "inputs": "none: the embedded procedural world",
-        "artifact": str(out / key_of(config)),
-        "is done": (out / key_of(config)).is_dir(),
-        "shards": config.num_shards,
-        "pairs": config.samples,
-        "size": f"about {config.samples * config.size**2 * 2.2 / 1e6:.1f} MB",
+        "inputs": {s.label: f"about {s.num_records} records" for s in blueprint.sources},
+        "artifact": final.url,
+        "is done": (final / MANIFEST_NAME).is_file(),
+        "shards": sum(len(source.chunks) for source in blueprint.sources),
+        "pairs": num_records,
+        "size": f"about {num_records * config.size**2 * 2.2 / 1e6:.1f} MB",
+        "latents": "none" if blueprint.encoding is None else blueprint.encoding.versioned(),
         "workers": config.workers or "every core",
     }
 
 
-def run(config: PairsConfig, out: Path, *, report: Callable[[str], None] = print) -> Manifest:
-    """Build the corpus into `out/<key>`; shards that an earlier run finished are kept."""
-    key = key_of(config)
-    final = out / key
-    with exclusive(out, key):
-        if final.is_dir():
-            report(f"pairs {key}: already built, nothing to do")
+def run(config: PairsConfig, out: Path | str, *, report: Report = print) -> Manifest:
+    """Build the corpus into `out/<key>`; what an earlier run finished is kept.
+
+    Args:
+        config: of the corpus.
+        out: a folder or a URL; all workers must reach it.
+        report: told how far it is.
+
+    Raises:
+        InputError: a source cannot be used, or too much of it is broken.
+        RunError: a worker failed; the same command goes on from what is finished.
+    """
+    blueprint, home = draw_blueprint(config), Place.parse(str(out))
+    final = home / blueprint.key
+    with _alone(home, blueprint.key):
+        if (final / MANIFEST_NAME).is_file():
+            report(f"pairs {blueprint.key}: already built, nothing to do")
         else:
-            entries = _build_shards(config, out / f".building-{key}", report)
-            _publish(config, key, final, out / f".building-{key}", entries)
-            report(f"pairs {key}: {config.samples} pairs in {config.num_shards} shards at {final}")
-    point_latest(out, key)
-    return Manifest.load(final)
+            manifest = _build(config, blueprint, home, report)
+            outputs = manifest.outputs
+            report(f"pairs {blueprint.key}: {outputs['num_samples']} pairs at {final}")
+    if home.local_path is not None:
+        point_latest(home.local_path, blueprint.key)
+    return read_manifest(final)
 
 
-def _build_shards(
-    config: PairsConfig, work: Path, report: Callable[[str], None]
-) -> list[ShardEntry]:
-    work.mkdir(parents=True, exist_ok=True)
-    missing = [j for j in range(config.num_shards) if not _is_whole(work, j)]
-    if len(missing) < config.num_shards:
-        report(f"pairs: {config.num_shards - len(missing)} shards kept from an earlier run")
-    if missing:
-        with ray_session():
-            _run_on_ray(config, work.resolve(), missing, report)
-    return [_read_entry(_record(work, j)) for j in range(config.num_shards)]
-
-
-def _is_whole(work: Path, shard: int) -> bool:
-    """Whether an earlier run finished a shard and its bytes are still those it wrote."""
-    path, record = shard_path(work, shard), _record(work, shard)
-    if not (record.is_file() and path.is_file()):
-        return False
-    return content_hash(path) == _read_entry(record).sha256
-
-
-def _run_on_ray(
-    config: PairsConfig, work: Path, shards: list[int], report: Callable[[str], None]
-) -> None:
-    quiet_data_logs()
-    rows = ray.data.from_items([{"shard": j} for j in shards], override_num_blocks=len(shards))
-    tasks = rows.map(
-        partial(_build_row, config=config, work=work),
-        compute=ray.data.TaskPoolStrategy(size=min(config.workers or num_cores(), len(shards))),
+def _build(config: PairsConfig, blueprint: Blueprint, home: Place, report: Report) -> Manifest:
+    with ray_session():
+        quiet_data_logs()
+        _make_parts(config, blueprint, home, report)
+        inventory = take_inventory(home, blueprint, max_bad_fraction=config.max_bad_fraction)
+        _finish_parts(config, blueprint, home, inventory, report)
+    return publish_corpus(
+        home / blueprint.key, blueprint, gather_results(home, blueprint, inventory)
     )
-    started, done = time.monotonic(), 0
-    for row in _rows(tasks):
-        done += int(row["num_samples"])
-        rate = done / (time.monotonic() - started)
-        total = sum(_shard_size(config, j) for j in shards)
-        report(
-            f"pairs: {done}/{total} pairs, {rate:.0f}/s, dropped {int(row['num_dropped'])}, "
-            f"eta {(total - done) / rate:.0f} s"
+
+
+def _make_parts(config: PairsConfig, blueprint: Blueprint, home: Place, report: Report) -> None:
+    rows = [
+        {"source": number, "chunk": canonical_json(asdict(chunk))}
+        for number, source in enumerate(blueprint.sources)
+        for chunk in source.chunks
+    ]
+    if not rows:
+        # What the sources lack is said when the parts are counted.
+        return
+    done = _dataset(rows).map(
+        partial(_make_or_keep, home=home, blueprint=blueprint.without_chunks()),
+        compute=_tasks(config, rows),
+    )
+    num_records = sum(source.num_records for source in blueprint.sources)
+    _follow(done, _Progress("records", num_records, report))
+
+
+def _make_or_keep(row: Mapping[str, Any], *, home: Place, blueprint: Blueprint) -> dict[str, Any]:
+    """Make the part of one chunk, unless it is there; runs on a worker."""
+    source, chunk = blueprint.sources[row["source"]], Chunk(**json.loads(row["chunk"]))
+    name, parts = source.part_name(chunk.index), home / blueprint.parts_of(source)
+    record = read_part(parts, name)
+    is_kept = record is not None
+    if record is None:
+        made = make_part(source.source, chunk, blueprint.chain, label=source.label, name=name)
+        write_part(parts, made)
+        record = made.record
+    return _result(chunk.num_records, record.shard.dropped, is_kept=is_kept)
+
+
+def _finish_parts(
+    config: PairsConfig, blueprint: Blueprint, home: Place, inventory: Inventory, report: Report
+) -> None:
+    names = [
+        (number, name)
+        for number, source in enumerate(blueprint.sources)
+        for name in source.part_names()
+    ]
+    rows = [
+        {"source": number, "name": name, "duplicates": json.dumps(inventory.duplicates_of(part))}
+        for part, (number, name) in enumerate(names)
+    ]
+    light, dataset = blueprint.without_chunks(), _dataset(rows)
+    if blueprint.encoding is None:
+        done = dataset.map(
+            partial(_finish_or_keep, home=home, blueprint=light), compute=_tasks(config, rows)
+        )
+    else:
+        num_gpus = int(ray.cluster_resources().get("GPU", 0))
+        size = min(num_gpus or config.workers or num_cores(), len(rows))
+        done = dataset.map(
+            _Finisher,
+            fn_constructor_kwargs={
+                "home": home,
+                "blueprint": light,
+                "encoding": blueprint.encoding,
+            },
+            compute=ray.data.ActorPoolStrategy(size=size),
+            num_gpus=1 if num_gpus else 0,
+        )
+    _follow(done, _Progress("finished", len(inventory.subjects), report))
+
+
+class _Finisher:
+    """An actor that finishes parts with the one copy of the encoders it holds."""
+
+    def __init__(self, home: Place, blueprint: Blueprint, encoding: Encoding) -> None:
+        self._home, self._blueprint = home, blueprint
+        self._encoder = Encoder(encoding)
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        return _finish_or_keep(
+            row, home=self._home, blueprint=self._blueprint, encoder=self._encoder
         )
 
 
-def _rows(tasks: ray.data.Dataset) -> Iterator[dict[str, Any]]:
-    """Iterate, with a worker's failure as one sentence."""
+def _finish_or_keep(
+    row: Mapping[str, Any], *, home: Place, blueprint: Blueprint, encoder: Encoder | None = None
+) -> dict[str, Any]:
+    """Finish one part, unless it is finished; runs on a worker."""
+    source = blueprint.sources[row["source"]]
+    parts, shelf = home / blueprint.parts_of(source), home / blueprint.shelf_of(source)
+    record = read_record(parts, row["name"])
+    duplicates = frozenset(record.samples[place].key for place in json.loads(row["duplicates"]))
+    is_kept = is_finished(shelf, row["name"])
+    if not is_kept:
+        finish_part(parts, record, duplicates, blueprint.rules, shelf, encode=encoder)
+    if encoder is not None and not (shelf / BLANK_NAME).is_file():
+        (shelf / BLANK_NAME).write_bytes(encoder.blank())
+    dropped = {"near_duplicate": len(duplicates)} if duplicates else {}
+    return _result(len(record.samples), dropped, is_kept=is_kept)
+
+
+def _result(num_records: int, dropped: Mapping[str, int], *, is_kept: bool) -> dict[str, Any]:
+    # As text: columns of different reasons would be different types to Arrow.
+    return {"num_records": num_records, "dropped": json.dumps(dropped), "is_kept": is_kept}
+
+
+def _dataset(rows: list[dict[str, Any]]) -> ray.data.Dataset:
+    """One block a row, so that a row is a task."""
+    return ray.data.from_items(rows, override_num_blocks=len(rows))
+
+
+def _tasks(config: PairsConfig, rows: list[dict[str, Any]]) -> ray.data.TaskPoolStrategy:
+    return ray.data.TaskPoolStrategy(size=min(config.workers or num_cores(), len(rows)))
+
+
+def _follow(done: ray.data.Dataset, progress: "_Progress") -> None:
+    """Run a pass to its end; a worker's failure is one sentence."""
     try:
-        yield from tasks.iter_rows()
+        for row in done.iter_rows():
+            progress.add(row)
     except RayError as error:
         raise RunError(
             f"every shard must be written, got: {last_line(error)}; "
             "run the same command again, finished shards are kept"
         ) from error
+    progress.close()
 
 
-def _build_row(row: dict[str, Any], *, config: PairsConfig, work: Path) -> dict[str, Any]:
-    """Write one shard, then its record: a shard without a record is built again."""
-    shard = int(row["shard"])
-    entry = build_shard(config, work, shard)
-    with publish_file(_record(work, shard)) as aside:
-        aside.write_text(json.dumps(asdict(entry)), encoding="utf-8")
-    return {
-        "shard": shard,
-        "num_samples": entry.num_samples,
-        "num_dropped": sum(entry.dropped.values()),
-    }
+class _Progress:
+    """Lines with rate, drops and the time that is left, one a second at most."""
+
+    def __init__(self, what: str, total: int, report: Report) -> None:
+        self._what, self._total, self._report = what, total, report
+        self._dropped: Counter[str] = Counter()
+        self._made = self._kept = self._kept_parts = 0
+        self._started = self._said = time.monotonic()
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Count one part."""
+        self._dropped.update(json.loads(row["dropped"]))
+        if row["is_kept"]:
+            self._kept += int(row["num_records"])
+            self._kept_parts += 1
+        else:
+            self._made += int(row["num_records"])
+        if time.monotonic() - self._said >= 1:
+            self._said = time.monotonic()
+            self._report(self._line())
+
+    def close(self) -> None:
+        """Say how it ended."""
+        if self._kept_parts:
+            self._report(f"pairs: {self._kept_parts} {self._what} parts kept from an earlier run")
+        self._report(self._line())
+
+    def _line(self) -> str:
+        done = self._made + self._kept
+        rate = self._made / max(1e-3, time.monotonic() - self._started)
+        drops = f" ({told(self._dropped)})" if self._dropped else ""
+        left = max(0, self._total - done)
+        eta = f", eta {left / rate:.0f} s" if left and rate else ""
+        return (
+            f"pairs: {self._what} {done}/{self._total}, {rate:.0f}/s, "
+            f"dropped {self._dropped.total()}{drops}{eta}"
+        )
 
 
-def _publish(
-    config: PairsConfig, key: str, final: Path, work: Path, entries: list[ShardEntry]
-) -> None:
-    with publish(final) as aside:
-        for entry in entries:
-            for name in (entry.name, index_name(entry.name)):
-                link_or_copy(work / name, aside / name)
-        write_corpus(Place.parse(str(aside)), entries, key=key, config=versioned_fields(config))
-    shutil.rmtree(work, ignore_errors=True)
-
-
-def _record(work: Path, shard: int) -> Path:
-    return shard_path(work, shard).with_suffix(".json")
-
-
-def _read_entry(record: Path) -> ShardEntry:
-    return ShardEntry(**json.loads(record.read_text(encoding="utf-8")))
-
-
-def _shard_size(config: PairsConfig, shard: int) -> int:
-    return min(config.samples_per_shard, config.samples - shard * config.samples_per_shard)
+def _alone(home: Place, key: str) -> AbstractContextManager[None]:
+    """Let one process at a time build a corpus; a store needs no lock, for its bytes are equal."""
+    return nullcontext() if home.local_path is None else exclusive(home.local_path, key)

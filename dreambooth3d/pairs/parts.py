@@ -1,4 +1,4 @@
-"""What is left of a chunk when a worker is done with it: two files of a shard, and a record.
+"""Parts: what a worker makes of one chunk, two files of a shard and a record.
 
 A part is finished when its record is there; the record is written last. Parts lie below the key of
 their source, so another corpus with the same source and settings finds them.
@@ -7,37 +7,25 @@ their source, so another corpus with the same source and settings finds them.
 import base64
 import io
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 from PIL import Image
 
+from dreambooth3d.artifacts.image import flatten
 from dreambooth3d.artifacts.jsonfile import JsonValue, json_bytes, parse_json
+from dreambooth3d.artifacts.pairs import problems_of, write_shard
 from dreambooth3d.artifacts.place import Place
-from dreambooth3d.artifacts.shard import PackedShard, ShardEntry, index_name
+from dreambooth3d.artifacts.shard import Members, PackedShard, ShardEntry, pack_shard
 from dreambooth3d.errors import ArtifactError
-from dreambooth3d.pairs.records import Rejected
+from dreambooth3d.pairs.chain import Chain
+from dreambooth3d.pairs.cutting import RememberingSegmenter
+from dreambooth3d.pairs.records import Chunk, Rejected, Sample, SampleNote, Source
 
 # People look at a few refused pictures of each reason; more would only fill the disk.
 _EXAMPLES_A_REASON = 3
 _EXAMPLE_SIDE = 160
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleNote:
-    """What later steps must know of a sample without opening it.
-
-    Attributes:
-        key: of the sample.
-        subject: whose picture it is; splits go by it.
-        target_hash, reference_hash: perceptual hashes, 64 bits.
-    """
-
-    key: str
-    subject: str
-    target_hash: int
-    reference_hash: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +46,11 @@ class PartRecord:
         shard: of the part's tar; its `dropped` counts what was refused so far.
         samples: one note a sample, in the order of the tar.
         examples: refused records to look at.
-        licences: samples by licence.
-        attributions: who must be named, sorted.
     """
 
     shard: ShardEntry
     samples: tuple[SampleNote, ...]
     examples: tuple[Example, ...] = ()
-    licences: dict[str, int] = field(default_factory=dict)
-    attributions: tuple[str, ...] = ()
 
     @property
     def num_records(self) -> int:
@@ -74,47 +58,91 @@ class PartRecord:
         return len(self.samples) + sum(self.shard.dropped.values())
 
 
-def choose_examples(rejected: Sequence[Rejected]) -> tuple[Example, ...]:
-    """Keep the first few of every reason."""
-    seen: Counter[str] = Counter()
-    examples = []
-    for item in rejected:
-        seen[item.reason] += 1
-        if seen[item.reason] <= _EXAMPLES_A_REASON:
-            examples.append(
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A part before it is written."""
+
+    shard: PackedShard
+    record: PartRecord
+
+
+class DropLog:
+    """Counts refused records by reason, and keeps the first few of each to look at."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.examples: list[Example] = []
+
+    def add(self, rejected: Rejected) -> None:
+        """Count one; its picture is not kept as it is, for a chunk may have hundreds."""
+        self.counts[rejected.reason] += 1
+        if self.counts[rejected.reason] <= _EXAMPLES_A_REASON:
+            picture = "" if rejected.picture is None else _small_jpeg(rejected.picture)
+            self.examples.append(
                 Example(
-                    origin=item.origin,
-                    reason=item.reason,
-                    sentence=item.sentence,
-                    picture="" if item.picture is None else _small_jpeg(item.picture),
+                    origin=rejected.origin,
+                    reason=rejected.reason,
+                    sentence=rejected.sentence,
+                    picture=picture,
                 )
             )
-    return tuple(examples)
 
 
-def write_part(place: Place, shard: PackedShard, record: PartRecord) -> None:
+def make_part(source: Source, chunk: Chunk, chain: Chain, *, label: str, name: str) -> Part:
+    """Send the records of a chunk through the chain.
+
+    Args:
+        source: of the chunk.
+        chunk: one of its own.
+        chain: the operators.
+        label: of the source within the corpus.
+        name: of the part's tar.
+    """
+    drops, notes = DropLog(), list[SampleNote]()
+    own = replace(chain, segmenter=RememberingSegmenter(chain.segmenter))
+
+    def passed() -> Iterator[tuple[str, Members]]:
+        for record in source.read(chunk):
+            made = own(record, label=label, is_photo=source.needs_segmentation)
+            if isinstance(made, Sample):
+                notes.append(made.note)
+                yield made.note.key, made.members
+            else:
+                drops.add(made)
+
+    shard = pack_shard(name, passed(), dropped=drops.counts, source=label)
+    record = PartRecord(
+        shard=shard.entry,
+        samples=tuple(sorted(notes, key=lambda note: note.key)),
+        examples=tuple(drops.examples),
+    )
+    return Part(shard=shard, record=record)
+
+
+def write_part(place: Place, part: Part) -> None:
     """Write a part; the record last."""
-    name = shard.entry.name
-    (place / index_name(name)).write_bytes(shard.index)
-    (place / name).write_bytes(shard.tar)
-    content = cast(dict[str, JsonValue], asdict(record))
-    record_place(place, name).write_bytes(json_bytes(content, what=f"the record of {name}"))
+    name = write_shard(place, part.shard).name
+    content = cast(dict[str, JsonValue], asdict(part.record))
+    _record_place(place, name).write_bytes(json_bytes(content, what=f"the record of {name}"))
 
 
 def read_part(place: Place, name: str) -> PartRecord | None:
-    """Read the record of a part; None when there is none, or its tar is not the one it means."""
-    path = record_place(place, name)
-    if not path.is_file():
+    """Read the record of a part; None when there is none, or its files are not those it means."""
+    if not _record_place(place, name).is_file():
         return None
+    record = read_record(place, name)
+    is_damaged = any(True for _ in problems_of(place, record.shard))
+    return None if is_damaged else record
+
+
+def read_record(place: Place, name: str) -> PartRecord:
+    """Read the record of a part that is there, without a look at its tar."""
+    path = _record_place(place, name)
     found = parse_json(path.read_bytes(), what="part record", name=str(path))
-    record = _parse(cast(dict[str, Any], found), str(path))
-    tar = place / name
-    is_whole = tar.is_file() and tar.sha256() == record.shard.sha256
-    return record if is_whole else None
+    return _parse(cast(dict[str, Any], found), str(path))
 
 
-def record_place(place: Place, name: str) -> Place:
-    """Where the record of a part lies."""
+def _record_place(place: Place, name: str) -> Place:
     return place / f"{name.removesuffix('.tar')}.record.json"
 
 
@@ -124,8 +152,6 @@ def _parse(found: dict[str, Any], name: str) -> PartRecord:
             shard=ShardEntry(**found["shard"]),
             samples=tuple(SampleNote(**note) for note in found["samples"]),
             examples=tuple(Example(**example) for example in found["examples"]),
-            licences=found["licences"],
-            attributions=tuple(found["attributions"]),
         )
     except (KeyError, TypeError) as error:
         raise ArtifactError(
@@ -135,7 +161,7 @@ def _parse(found: dict[str, Any], name: str) -> PartRecord:
 
 
 def _small_jpeg(picture: Image.Image) -> str:
-    small = picture.convert("RGB")
+    small = flatten(picture)
     small.thumbnail((_EXAMPLE_SIDE, _EXAMPLE_SIDE))
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=80)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dreambooth3d.artifacts.jsonfile import JsonValue
+from dreambooth3d.artifacts.shard import Members
 from dreambooth3d.vision.refusal import Reason
 
 # Encoded bytes as they were found, or pixels that were rendered (RGB, or RGBA with true alpha).
@@ -72,6 +73,34 @@ class Rejected:
 
 
 Record: TypeAlias = RawPair | Rejected
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleNote:
+    """What later steps must know of a sample without opening it.
+
+    Attributes:
+        key: of the sample.
+        subject: whose picture it is; splits go by it.
+        target_hash, reference_hash: perceptual hashes, 64 bits.
+        licence: SPDX name of the pictures, or empty.
+        attribution: who must be named, or empty.
+    """
+
+    key: str
+    subject: str
+    target_hash: int
+    reference_hash: int
+    licence: str = ""
+    attribution: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A pair that has passed every operator, encoded."""
+
+    note: SampleNote
+    members: Members
 
 
 @dataclass(frozen=True, kw_only=True)

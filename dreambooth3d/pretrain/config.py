@@ -16,6 +16,8 @@ class PretrainConfig:
 
     Attributes:
         backbone: `tiny`, a diffusers folder or a hub id.
+        start: a 3Dapter to train on from, a folder or the name of a packaged one; empty starts
+            anew.
         strategy: `single` (no process group), `ddp`, `zero2` or `zero3`. Each worker loads the
             whole backbone before `zero3` shards it: it must fit one device at start.
         workers: Ray Train workers.
@@ -36,6 +38,7 @@ class PretrainConfig:
     """
 
     backbone: str = "tiny"
+    start: str = ""
     strategy: Strategy = resource("zero2")
     workers: int = resource(1)
     device: Literal["auto", "gpu", "cpu"] = resource("auto")

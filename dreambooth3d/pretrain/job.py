@@ -11,17 +11,25 @@ import ray
 from ray.train import RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from dreambooth3d.artifacts.adapter import load_card, save_adapter
+from dreambooth3d.artifacts.adapter import find_adapter, load_card, save_adapter
 from dreambooth3d.artifacts.key import artifact_key, exclusive, point_latest, publish
 from dreambooth3d.artifacts.manifest import Manifest
-from dreambooth3d.artifacts.pairs import PairCorpus
+from dreambooth3d.artifacts.pairs import PairCorpus, read_manifest
+from dreambooth3d.artifacts.place import Place
 from dreambooth3d.artifacts.settings import versioned_fields
 from dreambooth3d.errors import ConfigError, RunError
-from dreambooth3d.model.backbone import localize, read_card, read_structure
+from dreambooth3d.model.backbone import Denoiser, localize, read_card, read_structure
 from dreambooth3d.pretrain.config import PretrainConfig
 from dreambooth3d.pretrain.cost import describe_cost
-from dreambooth3d.pretrain.pretrain import train_adapter
-from dreambooth3d.runtime.backbones import warm_backbone
+from dreambooth3d.pretrain.pretrain import (
+    PairExamples,
+    has_latents,
+    parents_of,
+    start_card,
+    train_adapter,
+    training_side,
+)
+from dreambooth3d.runtime.backbones import warm_backbone, warm_denoiser
 from dreambooth3d.runtime.relay import relayed
 from dreambooth3d.runtime.session import last_line, ray_session, threads_for
 from dreambooth3d.runtime.tracking import RunRecord, Tracker, recording
@@ -29,21 +37,27 @@ from dreambooth3d.training.loop import Progress
 
 STAGE, REVISION = "pretrain", 1
 CURVE_NAME = "curve.json"
+_SPLIT = "train"
+_LATENTS_USED = "the corpus is encoded, no encoder is loaded"
+_LATENTS_UNUSED = (
+    "latents of the corpus are of another backbone, side or precision, pairs are encoded anew"
+)
 
 
-def key_of(config: PretrainConfig, corpus: Path) -> str:
+def key_of(config: PretrainConfig, corpus: Path | str) -> str:
     """Artifact key of the adapter these settings make from this corpus."""
-    parents = (Manifest.load(corpus).key, read_card(config.backbone).revision)
+    corpus_key = read_manifest(Place.parse(str(corpus))).key
+    parents = parents_of(corpus_key, read_card(config.backbone), start_card(config))
     return artifact_key(STAGE, REVISION, _versioned(config), parents)
 
 
-def plan(config: PretrainConfig, corpus: Path, out: Path) -> dict[str, Any]:
+def plan(config: PretrainConfig, corpus: Path | str, out: Path) -> dict[str, Any]:
     """Say what `run` would do, without doing it."""
     card = read_card(config.backbone)
-    side = config.size or card.train_side
-    key = key_of(config, corpus)
+    side = training_side(config, card)
+    key, found = key_of(config, corpus), PairCorpus.open(corpus, split=_SPLIT)
     return {
-        "inputs": {"pairs": str(corpus), "num_pairs": len(PairCorpus.open(corpus))},
+        "inputs": {"pairs": found.place.url, "num_pairs": len(found)},
         "backbone": f"{card.name} ({card.revision})",
         "artifact": str(out / key),
         "is done": (out / key).is_dir(),
@@ -51,32 +65,44 @@ def plan(config: PretrainConfig, corpus: Path, out: Path) -> dict[str, Any]:
         "updates": f"{config.steps} of {config.batch_size} pairs",
         "pictures": f"{side} x {side} pixels",
         "reference attention": config.reference_attention,
+        "start": config.start or "anew",
         "cost": describe_cost(config, read_structure(config.backbone), side),
     }
 
 
 def run(
-    config: PretrainConfig, corpus: Path, out: Path, *, report: Callable[[str], None] = print
+    config: PretrainConfig, corpus: Path | str, out: Path, *, report: Callable[[str], None] = print
 ) -> Manifest:
-    """Train into `out/<key>`, going on from the last checkpoint of an interrupted run."""
-    config = replace(config, backbone=localize(config.backbone))
+    """Train into `out/<key>`, going on from the last checkpoint of an interrupted run.
+
+    Args:
+        config: of the training.
+        corpus: a folder or a URL.
+        out: folder of adapters; all workers must reach it.
+        report: told how far it is.
+    """
+    start = str(find_adapter(config.start).resolve()) if config.start else ""
+    config = replace(config, backbone=localize(config.backbone), start=start)
     key = key_of(config, corpus)
     final = out / key
     with exclusive(out, key):
         if final.is_dir():
             report(f"pretrain {key}: already trained, nothing to do")
         else:
-            PairCorpus.open(corpus, verify=True)
-            _train(config, corpus, out.resolve(), key, report)
+            found = PairCorpus.open(corpus, split=_SPLIT, verify=True)
+            if "latents" in found.manifest.outputs:
+                is_used = has_latents(config, found, read_card(config.backbone))
+                report(f"pretrain {key}: {_LATENTS_USED if is_used else _LATENTS_UNUSED}")
+            _train(config, found.place, out.resolve(), key, report)
             report(f"pretrain {key}: adapter at {final}")
     point_latest(out, key)
     with recording(report):
-        _record(config, final, out.parent, corpus)
+        _record(config, final, out.parent)
     return Manifest.load(final)
 
 
 def _train(
-    config: PretrainConfig, corpus: Path, out: Path, key: str, report: Callable[[str], None]
+    config: PretrainConfig, corpus: Place, out: Path, key: str, report: Callable[[str], None]
 ) -> None:
     report(f"pretrain {key}: starting {config.workers} worker(s), about half a minute")
     with ray_session(), relayed(report) as lines:
@@ -86,7 +112,7 @@ def _train(
             _worker,
             train_loop_config={
                 "config": asdict(config),
-                "corpus": str(corpus.resolve()),
+                "corpus": corpus,
                 "out": str(out),
                 "key": key,
                 "threads": threads,
@@ -139,11 +165,11 @@ def _worker(arguments: Mapping[str, Any]) -> None:
         if is_due and context.get_world_rank() == 0:
             arguments["lines"].put(f"pretrain: {progress.line()}")
 
-    corpus = PairCorpus.open(Path(arguments["corpus"]))
+    backbone, examples = _load(config, arguments["corpus"])
     adapter, result = train_adapter(
         config,
-        warm_backbone(config.backbone, config.precision),
-        corpus,
+        backbone,
+        examples,
         run_key=key,
         folder=out / ".checkpoints" / key,
         on_step=on_step,
@@ -163,7 +189,18 @@ def _worker(arguments: Mapping[str, Any]) -> None:
         shutil.rmtree(out / ".checkpoints" / key, ignore_errors=True)
 
 
-def _record(config: PretrainConfig, final: Path, root: Path, corpus: Path) -> None:
+def _load(config: PretrainConfig, place: Place) -> tuple[Denoiser, PairExamples]:
+    """Load what this training needs of the backbone: no encoders where the corpus has latents."""
+    corpus, card = PairCorpus.open(place, split=_SPLIT), read_card(config.backbone)
+    side = training_side(config, card)
+    if has_latents(config, corpus, card):
+        denoiser = warm_denoiser(config.backbone, config.precision)
+        return denoiser, PairExamples(corpus, None, side, device=denoiser.device)
+    backbone = warm_backbone(config.backbone, config.precision)
+    return backbone, PairExamples(corpus, backbone, side)
+
+
+def _record(config: PretrainConfig, final: Path, root: Path) -> None:
     """Write the run to MLflow, once: an outage then is made up for by the next run."""
     card = load_card(final)
     losses = json.loads((final / CURVE_NAME).read_text(encoding="utf-8"))["loss"]
@@ -174,7 +211,11 @@ def _record(config: PretrainConfig, final: Path, root: Path, corpus: Path) -> No
         RunRecord(
             name=card.key,
             params=asdict(config),
-            tags={"artifact_key": card.key, "pairs": corpus.name, "sha256": card.weights_sha256},
+            tags={
+                "artifact_key": card.key,
+                "pairs": card.parents[0],
+                "sha256": card.weights_sha256,
+            },
             curves={"loss": losses},
             folder=final,
             model="dreambooth3d-3dapter",
@@ -183,5 +224,5 @@ def _record(config: PretrainConfig, final: Path, root: Path, corpus: Path) -> No
 
 
 def _versioned(config: PretrainConfig) -> dict[str, Any]:
-    """Settings of the key; the backbone counts by its revision, a parent, not by its path."""
-    return {k: v for k, v in versioned_fields(config).items() if k != "backbone"}
+    """Settings of the key; what is trained and from where counts as a parent, not by its path."""
+    return {k: v for k, v in versioned_fields(config).items() if k not in ("backbone", "start")}

@@ -4,19 +4,25 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from dreambooth3d.artifacts.adapter import Adapter, AdapterCard
-from dreambooth3d.artifacts.image import letterbox
+from dreambooth3d.artifacts.adapter import (
+    Adapter,
+    AdapterCard,
+    find_adapter,
+    load_adapter,
+    load_card,
+)
 from dreambooth3d.artifacts.pairs import PairCorpus
-from dreambooth3d.model.backbone import Backbone
+from dreambooth3d.artifacts.shard import BLANK_NAME, LATENTS
+from dreambooth3d.errors import ArtifactError, ConfigError
+from dreambooth3d.model.backbone import BackboneCard, Denoiser, Encoders
 from dreambooth3d.model.lora import LoraAdapter, Role
-from dreambooth3d.model.names import to_peft
+from dreambooth3d.model.names import from_peft, to_peft
 from dreambooth3d.pretrain.config import PretrainConfig
 from dreambooth3d.training.engine import build_engine
+from dreambooth3d.training.examples import blank_example, encode_example, unpack_example
 from dreambooth3d.training.loop import FitResult, Plan, Progress, fit, resume_point
 from dreambooth3d.training.order import DataOrder
 from dreambooth3d.training.task import AdapterTask, BatchRules, Example, TrainBatch, build_batch
@@ -26,23 +32,34 @@ SCALE = 1.0
 
 
 class PairExamples:
-    """Encode pairs on first use and remember the latest of them.
+    """Load pairs as the backbone takes them, and remember the latest of them.
 
     Args:
         corpus: the pairs.
-        backbone: gives codec and prompt encoder.
+        encoders: encode pairs on first use; None reads latents that the corpus has, see
+            `has_latents`.
         side: of the square pictures, in pixels.
-        capacity: how many encoded pairs are kept in memory (8 KB each at 64 px, 0.3 MB at 512 px).
+        device: of text states that are read.
+        capacity: how many examples are kept in memory (8 KB each at 64 px, 0.3 MB at 512 px).
     """
 
     def __init__(
-        self, corpus: PairCorpus, backbone: Backbone, side: int, *, capacity: int = 16_384
+        self,
+        corpus: PairCorpus,
+        encoders: Encoders | None,
+        side: int,
+        *,
+        device: str | torch.device = "cpu",
+        capacity: int = 16_384,
     ) -> None:
-        self._corpus = corpus
-        self._backbone = backbone
+        self.corpus = corpus
+        self._encoders = encoders
         self._side = side
+        self._device = device
         self._capacity = capacity
         self._cache: OrderedDict[int, Example] = OrderedDict()
+        if encoders is not None:
+            encoders.codec.latent_size(1, side, side)
 
     def __call__(self, index: int) -> Example:
         """Return example `index`, encoded."""
@@ -52,30 +69,58 @@ class PairExamples:
             self._cache.popitem(last=False)
         return found
 
+    def blank(self) -> Example:
+        """A view of nothing on white, and no words."""
+        if self._encoders is not None:
+            return blank_example(self._encoders, self._side)
+        data = (self.corpus.place / BLANK_NAME).read_bytes()
+        return unpack_example(data, name=BLANK_NAME, device=self._device)
+
     def _load(self, index: int) -> Example:
-        pair = self._corpus[index]
-        return Example(
-            target_CTHW=self._encode(pair.target).transpose(0, 1),
-            references_VCHW=self._encode(pair.reference),
-            caption=self._backbone.prompts(pair.caption),
-        )
-
-    def blank_references(self) -> Tensor:
-        """A view of nothing on white, (1, C, H, W)."""
-        white = Image.new("RGB", (self._side, self._side), "white")
-        return self._encode(white)
-
-    def _encode(self, image: Image.Image) -> Tensor:
-        """Encode one picture, (1, C, H, W)."""
-        square = np.asarray(letterbox(image, (self._side, self._side)))
-        return self._backbone.codec.encode_images([square]).cpu()
+        if self._encoders is not None:
+            pair = self.corpus[index]
+            return encode_example(
+                pair.reference, pair.target, pair.caption, self._encoders, self._side
+            )
+        key, members = self.corpus.read_members(index)
+        if LATENTS not in members:
+            raise ArtifactError(
+                f"sample {key} must have the member {LATENTS}, got none; make the pairs again"
+            )
+        return unpack_example(members[LATENTS], name=f"sample {key}", device=self._device)
 
 
-def build_task(config: PretrainConfig, backbone: Backbone) -> AdapterTask:
-    """Backbone plus a fresh `reference` adapter, the only thing that learns in stage 1."""
+def training_side(config: PretrainConfig, card: BackboneCard) -> int:
+    """Side of the square training pictures, in pixels."""
+    return config.size or card.train_side
+
+
+def has_latents(config: PretrainConfig, corpus: PairCorpus, card: BackboneCard) -> bool:
+    """Whether the corpus was encoded by this very backbone, for pictures of this side."""
+    wanted = {
+        "revision": card.revision,
+        "side": training_side(config, card),
+        "precision": config.precision,
+        "blank": BLANK_NAME,
+    }
+    return corpus.manifest.outputs.get("latents") == wanted
+
+
+def build_task(config: PretrainConfig, backbone: Denoiser) -> AdapterTask:
+    """Backbone plus a `reference` adapter, the only thing that learns in stage 1.
+
+    Raises:
+        AdapterError: the adapter to start from is another backbone's, or no 3Dapter.
+        ConfigError: it has another rank, attention or place in time than the settings say.
+    """
     reference = LoraAdapter(
         backbone.transformer, role="reference", rank=config.rank, scale=SCALE, seed=config.seed
     )
+    if (start := start_card(config)) is not None:
+        check_start(config, start, backbone.card)
+        reference.load_weights(
+            from_peft(load_adapter(find_adapter(config.start)).weights["reference"])
+        )
     return AdapterTask(
         backbone.transformer,
         subject=None,
@@ -86,19 +131,40 @@ def build_task(config: PretrainConfig, backbone: Backbone) -> AdapterTask:
     )
 
 
+def start_card(config: PretrainConfig) -> AdapterCard | None:
+    """Read the card of the 3Dapter that a training goes on from; None starts anew."""
+    return load_card(find_adapter(config.start)) if config.start else None
+
+
+def check_start(config: PretrainConfig, start: AdapterCard, backbone: BackboneCard) -> None:
+    """Refuse to go on from an adapter that does not fit; see `build_task`."""
+    start.require_pretrained()
+    start.require_backbone(backbone.revision, name=backbone.name)
+    for name in ("rank", "reference_attention", "reference_time_offset"):
+        if getattr(config, name) != getattr(start, name):
+            raise ConfigError(
+                f"{name} must be that of the adapter to start from ({getattr(start, name)}), "
+                f"got {getattr(config, name)}; use --set {name}={getattr(start, name)}"
+            )
+
+
+def parents_of(
+    corpus_key: str, backbone: BackboneCard, start: AdapterCard | None
+) -> tuple[str, ...]:
+    """Keys of what an adapter is made from."""
+    return (corpus_key, backbone.revision, *([] if start is None else [start.key]))
+
+
 def train_adapter(
     config: PretrainConfig,
-    backbone: Backbone,
-    corpus: PairCorpus,
+    backbone: Denoiser,
+    examples: PairExamples,
     *,
     run_key: str,
     folder: Path | None,
     on_step: Callable[[Progress], None] | None = None,
 ) -> tuple[Adapter, FitResult]:
     """Train on this rank; every rank returns the same adapter."""
-    side = config.size or backbone.card.train_side
-    backbone.codec.latent_size(1, side, side)
-    examples = PairExamples(corpus, backbone, side)
     task = build_task(config, backbone)
     plan = Plan(
         num_steps=config.steps,
@@ -117,14 +183,17 @@ def train_adapter(
         precision=torch.bfloat16 if config.precision == "bf16" else torch.float32,
         resume=resume,
     )
-    order = DataOrder(num_samples=len(corpus), batch_size=config.batch_size, seed=config.seed)
+    order = DataOrder(
+        num_samples=len(examples.corpus), batch_size=config.batch_size, seed=config.seed
+    )
+    blank = examples.blank()
     rules = BatchRules(
         seed=config.seed,
         sigma_shift=config.sigma_shift,
         text_dropout=config.text_dropout,
-        null_text=backbone.prompts(""),
+        null_text=blank.caption,
         reference_dropout=config.reference_dropout,
-        null_references_VCHW=examples.blank_references(),
+        null_references_VCHW=blank.references_VCHW,
     )
 
     def load_batch(step: int) -> TrainBatch:
@@ -133,17 +202,18 @@ def train_adapter(
 
     result = fit(engine, load_batch, plan, resume=resume, on_step=on_step)
     weights = task.adapter_weights(result.average or engine.weights())
-    return make_adapter(config, backbone, weights, corpus.key, run_key), result
+    return make_adapter(config, backbone, weights, examples.corpus.key, run_key), result
 
 
 def make_adapter(
     config: PretrainConfig,
-    backbone: Backbone,
+    backbone: Denoiser,
     weights: Mapping[Role, Mapping[str, Tensor]],
     corpus_key: str,
     run_key: str,
 ) -> Adapter:
-    """Describe trained weights with their card."""
+    """Describe trained weights with their card; updates of what it started from count as well."""
+    start = start_card(config)
     card = AdapterCard(
         kind="3dapter",
         backbone=backbone.card.name,
@@ -157,9 +227,9 @@ def make_adapter(
         class_noun=None,
         subject=None,
         num_views=1,
-        steps=config.steps,
+        steps=config.steps + (0 if start is None else start.steps),
         seed=config.seed,
-        parents=(corpus_key, backbone.card.revision),
+        parents=parents_of(corpus_key, backbone.card, start),
         key=run_key,
     )
     return Adapter(card, {role: to_peft(own) for role, own in weights.items()})

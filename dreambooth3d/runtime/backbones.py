@@ -4,7 +4,14 @@ from functools import lru_cache
 
 import torch
 
-from dreambooth3d.model.backbone import Backbone, load_backbone
+from dreambooth3d.model.backbone import (
+    Backbone,
+    Denoiser,
+    Encoders,
+    load_backbone,
+    load_denoiser,
+    load_encoders,
+)
 
 
 def pick_device() -> torch.device:
@@ -15,5 +22,21 @@ def pick_device() -> torch.device:
 @lru_cache(maxsize=1)
 def warm_backbone(source: str, precision: str) -> Backbone:
     """Load a backbone or return the one this process holds; `precision` is `fp32` or `bf16`."""
-    dtype = torch.bfloat16 if precision == "bf16" and torch.cuda.is_available() else torch.float32
-    return load_backbone(source, dtype=dtype, device=pick_device())
+    return load_backbone(source, dtype=_dtype(precision), device=pick_device())
+
+
+@lru_cache(maxsize=1)
+def warm_encoders(source: str, precision: str) -> Encoders:
+    """Load what encodes pictures and words, or return what this process holds."""
+    return load_encoders(source, dtype=_dtype(precision), device=pick_device())
+
+
+@lru_cache(maxsize=1)
+def warm_denoiser(source: str, precision: str) -> Denoiser:
+    """Load the transformer alone, or return the one this process holds."""
+    return load_denoiser(source, dtype=_dtype(precision), device=pick_device())
+
+
+def _dtype(precision: str) -> torch.dtype:
+    is_half = precision == "bf16" and torch.cuda.is_available()
+    return torch.bfloat16 if is_half else torch.float32

@@ -5,19 +5,17 @@ import torch
 from PIL import Image
 
 from dreambooth3d.artifacts.adapter import Adapter
-from dreambooth3d.artifacts.pairs import PairCorpus, write_corpus
-from dreambooth3d.artifacts.place import Place
+from dreambooth3d.artifacts.pairs import PairCorpus
 from dreambooth3d.artifacts.subject import Subject
 from dreambooth3d.errors import AdapterError, ConfigError, ImageError
 from dreambooth3d.model.backbone import Backbone, load_backbone
-from dreambooth3d.pairs.build import build_shard
-from dreambooth3d.pairs.config import PairsConfig
 from dreambooth3d.pairs.subjects import photograph
 from dreambooth3d.personalize.config import PersonalizeConfig
 from dreambooth3d.personalize.personalize import pick_views, prepare, resolve, train_subject
 from dreambooth3d.pretrain.config import PretrainConfig
-from dreambooth3d.pretrain.pretrain import train_adapter
+from dreambooth3d.pretrain.pretrain import PairExamples, train_adapter
 from dreambooth3d.training.loop import Progress
+from tests.pairs.corpora import write_scenes
 
 CONFIG = PersonalizeConfig(steps=6, rank=4, lr=1e-2, batch_size=2, save_every=2)
 
@@ -29,22 +27,18 @@ def backbone(miniature: Path) -> Backbone:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> PairCorpus:
-    folder = tmp_path_factory.mktemp("corpus")
-    config = PairsConfig(samples=8, samples_per_shard=8, size=32)
-    write_corpus(
-        Place.parse(str(folder)), [build_shard(config, folder, 0)], key="corpus", config={}
-    )
-    return PairCorpus.open(folder)
+    return write_scenes(tmp_path_factory.mktemp("corpus"), samples=8)
 
 
 @pytest.fixture(scope="module")
 def pretrained(backbone: Backbone, corpus: PairCorpus) -> dict[str, Adapter]:
     found = {}
+    examples = PairExamples(corpus, backbone, backbone.card.train_side)
     for attention in ("joint", "isolated"):
         config = PretrainConfig(
             strategy="single", steps=3, batch_size=2, rank=4, lr=1e-2, reference_attention=attention
         )
-        found[attention], _ = train_adapter(config, backbone, corpus, run_key="p", folder=None)
+        found[attention], _ = train_adapter(config, backbone, examples, run_key="p", folder=None)
     return found
 
 

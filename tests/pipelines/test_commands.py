@@ -24,9 +24,11 @@ from pipelines import (
     train_backbone,
     train_probe,
 )
+from pipelines.pair_options import without_keys
 from pipelines.recipes import RECIPES, find_recipe
 from pipelines.settings import apply_settings
 from pipelines.summary import check_subjects, print_summary
+from tests.pairs.corpora import build_here
 
 ROOT = Path(__file__).resolve().parents[2]
 Main = Callable[[list[str]], int]
@@ -123,6 +125,33 @@ def test_dry_run_prints_the_plan_and_does_nothing(
     assert plan["plan"]["pairs"] == 10
     assert "artifact" in plan["plan"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sources_are_given_one_by_one_and_keys_are_not_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photograph(tmp_path / "mug", 1_000_060, id="mug", num_images=3, size=32)
+    sources = ["--source", "scenes", "--source", f"captures:{tmp_path / 'mug'}"]
+    assert build_pairs.main([*sources, "--dry-run", "--to", str(tmp_path / "corpora")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found["plan"]["inputs"]) == ["scenes", "captures"]
+    assert found["plan"]["artifact"].startswith(str(tmp_path / "corpora"))
+    secret = PairsConfig(sources=("captures:s3://key:secret@bucket/photos",))
+    assert "secret" not in str(without_keys(secret))
+
+
+def test_validate_finds_a_flipped_byte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _ = build_here(PairsConfig(samples=4, size=32), tmp_path)
+    assert build_pairs.main(["--validate", str(folder)]) == 0
+    assert "4 samples in 1 shards" in capsys.readouterr().out
+    shard = folder / "scenes-000000.tar"
+    data = bytearray(shard.read_bytes())
+    data[data.index(b"scenes-00000002.reference.png") + 520] ^= 1
+    shard.write_bytes(data)
+    assert build_pairs.main(["--validate", str(folder)]) == 1
+    said = capsys.readouterr().err
+    assert "scenes-000000.tar" in said
+    assert "damaged in scenes-00000002;" in said
 
 
 @pytest.mark.parametrize(

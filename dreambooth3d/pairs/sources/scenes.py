@@ -14,6 +14,7 @@ from dreambooth3d.pairs.records import Chunk, RawPair, Record
 from dreambooth3d.pairs.sources.chunking import fixed_chunks, whole
 from dreambooth3d.scenes import (
     FIRST_HELD_OUT_SEED,
+    WORLD_REVISION,
     Camera,
     Scene,
     describe,
@@ -56,7 +57,7 @@ class ScenesSource:
 
     def fingerprint(self) -> str:
         """A hash of the settings."""
-        return artifact_key(self.name, _REVISION, asdict(self), ())
+        return artifact_key(self.name, _REVISION, {**asdict(self), "world": WORLD_REVISION}, ())
 
     def chunks(self) -> Sequence[Chunk]:
         """Ranges of pair numbers."""

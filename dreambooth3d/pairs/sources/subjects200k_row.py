@@ -8,14 +8,9 @@ from typing import Any, TypeAlias
 
 from PIL import Image
 
-from dreambooth3d.artifacts.image import (
-    TooManyPixelsError,
-    UnsupportedImageError,
-    decode_image,
-    flatten,
-)
+from dreambooth3d.artifacts.image import flatten
 from dreambooth3d.artifacts.jsonfile import JsonValue
-from dreambooth3d.errors import ImageError
+from dreambooth3d.pairs.decoding import decode_or_refuse
 from dreambooth3d.pairs.records import RawPair, Record, Rejected
 from dreambooth3d.pairs.sources.composite import split_panels
 from dreambooth3d.pairs.sources.origin import printable
@@ -106,14 +101,7 @@ def open_composite(data: object) -> Image.Image:
         data = data.get("bytes")
     if not isinstance(data, bytes) or not data:
         raise RefusedError("bad_row", "image must hold the bytes of a picture, got none")
-    try:
-        return flatten(decode_image(data, name="the row", max_pixels=_MAX_PIXELS))
-    except TooManyPixelsError as error:
-        raise RefusedError("too_many_pixels", str(error)) from error
-    except UnsupportedImageError as error:
-        raise RefusedError("unsupported_picture", str(error)) from error
-    except ImageError as error:
-        raise RefusedError("unreadable_picture", str(error)) from error
+    return flatten(decode_or_refuse(data, name="the row", max_pixels=_MAX_PIXELS))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,120 @@
+"""What all parts together hold, in corpus order, in a few bytes a sample."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreambooth3d.artifacts.place import Place
+from dreambooth3d.errors import InputError
+from dreambooth3d.pairs.blueprint import Blueprint
+from dreambooth3d.pairs.duplicates import near_duplicates
+from dreambooth3d.pairs.parts import PartRecord, read_record
+from dreambooth3d.pairs.plan import PlannedSource
+from dreambooth3d.vision.refusal import BAD_REASONS
+
+Hashes = NDArray[np.uint64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Inventory:
+    """Samples of all parts.
+
+    Attributes:
+        starts: place of the first sample of every part, and behind the last one.
+        subjects: hashes of whose picture a sample is.
+        is_duplicate: whether a sample looks like one before it.
+    """
+
+    starts: tuple[int, ...]
+    subjects: Hashes
+    is_duplicate: NDArray[np.bool_]
+
+    def duplicates_of(self, part: int) -> list[int]:
+        """Places, within part number `part`, of the samples that must go."""
+        flags = self.is_duplicate[self.starts[part] : self.starts[part + 1]]
+        return [int(place) for place in np.flatnonzero(flags)]
+
+    def num_subjects(self, parts: range) -> int:
+        """Count whose pictures are left in a run of parts."""
+        span = slice(self.starts[parts.start], self.starts[parts.stop])
+        return len(np.unique(self.subjects[span][~self.is_duplicate[span]]))
+
+
+def take_inventory(home: Place, blueprint: Blueprint, *, max_bad_fraction: float) -> Inventory:
+    """Read the records of all parts, and find near-duplicates.
+
+    Raises:
+        InputError: too many records of a source are broken, or no record of any is left.
+    """
+    counts: list[int] = []
+    columns: list[Hashes] = [np.zeros((3, 0), dtype=np.uint64)]
+    dropped: Counter[str] = Counter()
+    for source in blueprint.sources:
+        first, own = len(counts), Counter[str]()
+        for record in _records(home, blueprint, source):
+            counts.append(len(record.samples))
+            columns.append(_columns(record))
+            own.update(record.shard.dropped)
+        require_usable(source.label, own, sum(counts[first:]), max_bad_fraction)
+        dropped.update(own)
+    target, reference, subjects = np.concatenate(columns, axis=1)
+    if not len(target):
+        raise InputError(
+            f"corpus must hold a pair, got none ({told(dropped) or 'the sources are empty'}); "
+            "give other sources or milder settings"
+        )
+    bits = blueprint.duplicate_bits
+    return Inventory(
+        starts=(0, *np.cumsum(counts).tolist()),
+        subjects=subjects,
+        is_duplicate=np.zeros(len(target), dtype=np.bool_)
+        if bits < 0
+        else near_duplicates(target, reference, max_distance=bits),
+    )
+
+
+def require_usable(
+    label: str, dropped: Counter[str], num_samples: int, max_bad_fraction: float
+) -> None:
+    """Refuse a source of which too much is broken.
+
+    Raises:
+        InputError: says how much, and of what kind.
+    """
+    bad = Counter({reason: n for reason, n in dropped.items() if reason in BAD_REASONS})
+    num_records = num_samples + dropped.total()
+    if bad.total() > max_bad_fraction * num_records:
+        raise InputError(
+            f"source {label} must have at most {max_bad_fraction:.0%} broken records, "
+            f"got {bad.total()} of {num_records} ({told(bad)}); "
+            "correct the source or raise max_bad_fraction"
+        )
+
+
+def told(dropped: Counter[str]) -> str:
+    """Tell drops by reason, the most frequent first."""
+    found = sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{reason} {count}" for reason, count in found)
+
+
+def _records(home: Place, blueprint: Blueprint, source: PlannedSource) -> Iterator[PartRecord]:
+    parts = home / blueprint.parts_of(source)
+    return (read_record(parts, name) for name in source.part_names())
+
+
+def _columns(record: PartRecord) -> Hashes:
+    """Target hash, reference hash and subject of every sample, (3, N)."""
+    rows: Sequence[tuple[int, int, int]] = [
+        (note.target_hash, note.reference_hash, _hash(note.subject)) for note in record.samples
+    ]
+    return np.array(rows, dtype=np.uint64).reshape(-1, 3).T
+
+
+def _hash(subject: str) -> int:
+    return int.from_bytes(
+        hashlib.sha256(subject.encode("utf-8", "backslashreplace")).digest()[:8], "big"
+    )

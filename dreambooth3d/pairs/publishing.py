@@ -1,0 +1,257 @@
+"""The last step: shards from their shelves into one folder, with all that tells what is in it."""
+
+import base64
+import bisect
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from dreambooth3d.artifacts.jsonfile import JsonValue, json_bytes
+from dreambooth3d.artifacts.key import publish
+from dreambooth3d.artifacts.manifest import Manifest
+from dreambooth3d.artifacts.pairs import PairCorpus, write_corpus
+from dreambooth3d.artifacts.place import Place
+from dreambooth3d.artifacts.shard import (
+    BLANK_NAME,
+    REFERENCE,
+    TARGET,
+    ShardEntry,
+    decode_pair,
+    index_name,
+)
+from dreambooth3d.pairs.blueprint import STAGE, Blueprint
+from dreambooth3d.pairs.croissant import ShardFile, croissant
+from dreambooth3d.pairs.finish import FinishedPart, read_finished
+from dreambooth3d.pairs.inventory import Inventory
+from dreambooth3d.pairs.parts import Example, read_record
+from dreambooth3d.pairs.plan import PlannedSource
+from dreambooth3d.pairs.preview import (
+    DroppedExample,
+    KeptExample,
+    SourceTotals,
+    evenly_spaced,
+    preview_page,
+)
+
+PREVIEW_NAME, CROISSANT_NAME = "preview.html", "croissant.json"
+_KEPT_SHOWN, _DROPPED_SHOWN = 12, 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceResult:
+    """What came of one source.
+
+    Attributes:
+        source: as planned.
+        shelf: where its shards are.
+        parts: records of its finished parts, in order.
+        num_subjects: whose pictures are in the corpus.
+        examples: refused records to look at.
+    """
+
+    source: PlannedSource
+    shelf: Place
+    parts: tuple[FinishedPart, ...]
+    num_subjects: int
+    examples: tuple[Example, ...]
+
+    @property
+    def shards(self) -> tuple[ShardEntry, ...]:
+        """Shards of all parts."""
+        return tuple(shard for part in self.parts for shard in part.shards)
+
+    @property
+    def totals(self) -> SourceTotals:
+        """Samples and drops, added up."""
+        dropped = sum((Counter(part.dropped) for part in self.parts), Counter())
+        return SourceTotals(
+            name=self.source.label,
+            num_samples=sum(shard.num_samples for shard in self.shards),
+            num_subjects=self.num_subjects,
+            dropped=dict(sorted(dropped.items())),
+        )
+
+
+def gather_results(
+    home: Place, blueprint: Blueprint, inventory: Inventory
+) -> tuple[SourceResult, ...]:
+    """Read the records of all finished parts."""
+    results, first = [], 0
+    for source in blueprint.sources:
+        parts, shelf = home / blueprint.parts_of(source), home / blueprint.shelf_of(source)
+        span = range(first, first + len(source.chunks))
+        finished = tuple(read_finished(shelf, name) for name in source.part_names())
+        refused = [e for name in source.part_names() for e in read_record(parts, name).examples]
+        results.append(
+            SourceResult(
+                source=source,
+                shelf=shelf,
+                parts=finished,
+                num_subjects=inventory.num_subjects(span),
+                examples=_first_of_each([*refused, *(e for p in finished for e in p.examples)]),
+            )
+        )
+        first = span.stop
+    return tuple(results)
+
+
+def publish_corpus(final: Place, blueprint: Blueprint, results: Sequence[SourceResult]) -> Manifest:
+    """Write the corpus; on this machine it appears whole, elsewhere its manifest comes last."""
+    shards = [shard for result in results for shard in result.shards]
+    with _appearing(final) as corpus:
+        for result in results:
+            for shard in result.shards:
+                for name in (index_name(shard.name), shard.name):
+                    (result.shelf / name).copy_to(corpus / name)
+        files = _descriptions(blueprint, results, corpus)
+        for name, data in files.items():
+            (corpus / name).write_bytes(data)
+        return write_corpus(
+            corpus,
+            shards,
+            key=blueprint.key,
+            config=blueprint.shown,
+            parents=[result.source.key for result in results],
+            stage=STAGE,
+            notes=_notes(blueprint, results),
+            others={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+        )
+
+
+@contextmanager
+def _appearing(final: Place) -> Iterator[Place]:
+    if final.local_path is None:
+        yield final
+        return
+    with publish(final.local_path) as aside:
+        yield Place.parse(str(aside))
+
+
+def _descriptions(
+    blueprint: Blueprint, results: Sequence[SourceResult], corpus: Place
+) -> dict[str, bytes]:
+    """Files beside the shards, by name."""
+    licences, attributions = _licences(results), _attributions(results)
+    page = preview_page(
+        title=f"Pairs {blueprint.key}",
+        sources=[result.totals for result in results],
+        kept=[example for result in results for example in _kept(result, corpus)],
+        dropped=[_dropped(result, example) for result in results for example in result.examples],
+        licences=licences,
+        attributions=attributions,
+        splits=_splits(results),
+    )
+    card = croissant(
+        name=f"pairs-{blueprint.key}",
+        description=_description(results),
+        shards=[
+            ShardFile(name=shard.name, sha256=shard.sha256, num_bytes=shard.num_bytes)
+            for result in results
+            for shard in result.shards
+        ],
+        licences=list(licences),
+        key=blueprint.key,
+        has_latents=blueprint.encoding is not None,
+        creators=attributions,
+    )
+    files = {PREVIEW_NAME: page.encode(), CROISSANT_NAME: json_bytes(card, what=CROISSANT_NAME)}
+    if blueprint.encoding is not None:
+        # The same on every shelf; a source without a chunk has none.
+        shelf = next(result.shelf for result in results if result.parts)
+        files[BLANK_NAME] = (shelf / BLANK_NAME).read_bytes()
+    return files
+
+
+def _description(results: Sequence[SourceResult]) -> str:
+    totals = [result.totals for result in results]
+    told = ", ".join(
+        f"{item.num_samples} of {item.num_subjects} subjects from {item.name}" for item in totals
+    )
+    return f"Pairs of an object on white and the same object in a scene, with captions: {told}."
+
+
+def _notes(blueprint: Blueprint, results: Sequence[SourceResult]) -> dict[str, JsonValue]:
+    """What the manifest says besides its shards."""
+    notes: dict[str, JsonValue] = {
+        "dropped": {**sum((Counter(r.totals.dropped) for r in results), Counter())},
+        "sources": {
+            result.source.label: {
+                "kind": result.source.source.name,
+                "key": result.source.key,
+                "num_samples": result.totals.num_samples,
+                "num_subjects": result.num_subjects,
+                "dropped": {**result.totals.dropped},
+            }
+            for result in results
+        },
+        "splits": {**_splits(results)},
+        "licences": {**_licences(results)},
+        "attributions": [*_attributions(results)],
+    }
+    if blueprint.encoding is not None:
+        notes["latents"] = {**blueprint.encoding.versioned(), "blank": BLANK_NAME}
+    return notes
+
+
+def _kept(result: SourceResult, corpus: Place) -> Iterator[KeptExample]:
+    """A few samples of a source, spread over all of it."""
+    label = result.source.label
+    # Only its key is asked for, by nobody here.
+    opened = PairCorpus(corpus, Manifest(stage=STAGE, key=result.source.key), result.shards)
+    ends = list(itertools.accumulate(shard.num_samples for shard in result.shards))
+    has_splits = len({shard.split for shard in result.shards}) > 1
+    for place in evenly_spaced(len(opened), _KEPT_SHOWN):
+        key, members = opened.read_members(place)
+        pair = decode_pair(key, members)
+        similarity = pair.meta.get("similarity")
+        yield KeptExample(
+            source=label,
+            key=key,
+            subject=str(pair.meta["subject"]),
+            caption=pair.caption,
+            reference=members[REFERENCE],
+            target=members[TARGET],
+            similarity=similarity if isinstance(similarity, float) else None,
+            split=result.shards[bisect.bisect_right(ends, place)].split if has_splits else "",
+            attribution=str(pair.meta["attribution"]),
+        )
+
+
+def _dropped(result: SourceResult, example: Example) -> DroppedExample:
+    return DroppedExample(
+        source=result.source.label,
+        reason=example.reason,
+        origin=example.origin,
+        sentence=example.sentence,
+        picture=base64.b64decode(example.picture) if example.picture else None,
+    )
+
+
+def _first_of_each(examples: Sequence[Example]) -> tuple[Example, ...]:
+    seen: Counter[str] = Counter()
+    kept = []
+    for example in examples:
+        seen[example.reason] += 1
+        if seen[example.reason] <= _DROPPED_SHOWN:
+            kept.append(example)
+    return tuple(kept)
+
+
+def _licences(results: Sequence[SourceResult]) -> dict[str, int]:
+    found = sum((Counter(p.num_by_licence) for r in results for p in r.parts), Counter[str]())
+    return dict(sorted(found.items()))
+
+
+def _attributions(results: Sequence[SourceResult]) -> list[str]:
+    return sorted({name for r in results for part in r.parts for name in part.attributions})
+
+
+def _splits(results: Sequence[SourceResult]) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for result in results:
+        for shard in result.shards:
+            found[shard.split] += shard.num_samples
+    return dict(sorted(found.items()))
