@@ -106,7 +106,7 @@ def _make_parts(config: PairsConfig, blueprint: Blueprint, home: Place, report: 
         compute=_tasks(config, rows),
     )
     num_records = sum(source.num_records for source in blueprint.sources)
-    _follow(done, _Progress("records", num_records, report))
+    _follow(done, _Progress("records", "parts", num_records, report))
 
 
 def _make_or_keep(row: Mapping[str, Any], *, home: Place, blueprint: Blueprint) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def _finish_parts(
             compute=ray.data.ActorPoolStrategy(size=size),
             num_gpus=1 if num_gpus else 0,
         )
-    _follow(done, _Progress("finished", len(inventory.subjects), report))
+    _follow(done, _Progress("finished", "finished parts", len(inventory.subjects), report))
 
 
 class _Finisher:
@@ -215,8 +215,8 @@ def _follow(done: ray.data.Dataset, progress: "_Progress") -> None:
 class _Progress:
     """Lines with rate, drops and the time that is left, one a second at most."""
 
-    def __init__(self, what: str, total: int, report: Report) -> None:
-        self._what, self._total, self._report = what, total, report
+    def __init__(self, what: str, unit: str, total: int, report: Report) -> None:
+        self._what, self._unit, self._total, self._report = what, unit, total, report
         self._dropped: Counter[str] = Counter()
         self._made = self._kept = self._kept_parts = 0
         self._started = self._said = time.monotonic()
@@ -236,7 +236,7 @@ class _Progress:
     def close(self) -> None:
         """Say how it ended."""
         if self._kept_parts:
-            self._report(f"pairs: {self._kept_parts} {self._what} parts kept from an earlier run")
+            self._report(f"pairs: {self._kept_parts} {self._unit} kept from an earlier run")
         self._report(self._line())
 
     def _line(self) -> str:
@@ -244,9 +244,10 @@ class _Progress:
         rate = self._made / max(1e-3, time.monotonic() - self._started)
         drops = f" ({told(self._dropped)})" if self._dropped else ""
         left = max(0, self._total - done)
+        speed = f", {rate:.0f}/s" if self._made else ""
         eta = f", eta {left / rate:.0f} s" if left and rate else ""
         return (
-            f"pairs: {self._what} {done}/{self._total}, {rate:.0f}/s, "
+            f"pairs: {self._what} {done}/{self._total}{speed}, "
             f"dropped {self._dropped.total()}{drops}{eta}"
         )
 
