@@ -54,11 +54,11 @@ class ProbeConfig:
     size: int = 64
     num_frames: int = 17
     num_clips: int = 2560
-    num_images: int = 16384
+    num_images: int = 24576
     num_held_out: int = 256
     chunk: int = 128
     steps: int = 20_000
-    minutes: float = 10.0
+    minutes: float = 14.0
     batch_images: int = 96
     batch_clips: int = 12
     window: int = 6

@@ -308,11 +308,10 @@ def _name(
     nouns = _vote([look.class_noun for look in looks], num_frames, CLASSES)
     colors = _vote([look.color for look in looks], num_frames, COLORS)
     backgrounds = _vote([look.background for look in looks], num_frames, BACKGROUNDS)
+    seen: Sequence[str | None] = [None] * len(nouns) if motions is None else motions
     return [
         Reading(class_noun=noun, color=color, background=background, motion=motion)
-        for noun, color, background, motion in zip(
-            nouns, colors, backgrounds, motions or [None] * len(nouns), strict=True
-        )
+        for noun, color, background, motion in zip(nouns, colors, backgrounds, seen, strict=True)
     ]
 
 
