@@ -157,12 +157,13 @@ class BackboneTrainConfig:
         )  # fmt: skip
         # Half of the frames are scenes, a quarter each views on white and frames of clips.
         require_range(self, "vae_batch_images", least=4)
-        for name, purpose in (
-            ("num_clips", "backbone clips"),
-            ("num_images", "backbone images"),
-            ("num_references", "backbone references"),
-        ):
-            require_range(self, name, least=1, most=len(SEED_RANGES[purpose]))
+        seeds = {
+            "num_clips": SEED_RANGES["backbone clips"],
+            "num_images": SEED_RANGES["backbone images"],
+            "num_references": SEED_RANGES["backbone references"],
+        }
+        for name, available in seeds.items():
+            require_range(self, name, least=1, most=len(available))
         require_range(
             self, "seed", "warmup_steps", "weight_decay", "minutes", "vae_minutes", least=0
         )

@@ -66,7 +66,8 @@ def load_mean_object() -> Tensor:
             f"the mean object must be at {MEAN_OBJECT}, got no file; "
             "make it with python -m dreambooth3d.evaluate.object_embedding"
         )
-    return load_file(MEAN_OBJECT)[_NAME]
+    tensors: dict[str, Tensor] = load_file(MEAN_OBJECT)
+    return tensors[_NAME]
 
 
 def measure_mean_object(num_objects: int = _NUM_OBJECTS) -> Tensor:
