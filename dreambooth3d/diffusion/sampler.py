@@ -68,3 +68,18 @@ def euler(
         if on_step is not None and on_step(index + 1, x):
             break
     return x
+
+
+def guide_by_both(
+    full: Tensor, without_text: Tensor, without_both: Tensor, *, text: float, reference: float
+) -> Tensor:
+    """Guidance by text and by references, each with its own scale (arXiv 2211.09800, equation 3).
+
+    Args:
+        full: velocity with text and references.
+        without_text: velocity with references alone.
+        without_both: velocity with the empty text and views of nothing.
+        text, reference: scales; 1 and 1 give `full`.
+    """
+    by_reference = without_both + reference * (without_text - without_both)
+    return by_reference + text * (full - without_text)

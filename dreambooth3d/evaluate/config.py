@@ -107,6 +107,8 @@ class BackboneSuiteConfig:
         num_frames: frames of a clip; 0 takes the backbone's.
         steps: Euler steps.
         guidance_scale: classifier-free guidance on the text.
+        reference_guidance_scale: guidance on the references; 0 gives them to both branches, as
+            published.
         flow_shift: shift of the noise schedule; 0 takes the backbone's.
         sheet_clips: clips on the contact sheet.
         batch_size: clips sampled at a time.
@@ -118,6 +120,7 @@ class BackboneSuiteConfig:
     num_frames: int = 0
     steps: int = 30
     guidance_scale: float = 4.0
+    reference_guidance_scale: float = 0.0
     flow_shift: float = 0.0
     sheet_clips: int = 8
     batch_size: int = resource(16)
@@ -128,7 +131,7 @@ class BackboneSuiteConfig:
             self, "num_scenes", "num_turning", "steps", "sheet_clips", "batch_size", least=1
         )
         require_range(self, "seed", "num_frames", "flow_shift", least=0)
-        require_range(self, "guidance_scale", least=0, most=100)
+        require_range(self, "guidance_scale", "reference_guidance_scale", least=0, most=100)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +145,8 @@ class ReferenceSuiteConfig:
         num_levels: noise levels, evenly spaced in `band`.
         band: lowest and highest noise level, 0..1.
         named_share: captions that name colour and pattern, as in the corpus.
-        steps, guidance_scale: of the sampler.
+        steps: of the sampler.
+        guidance_scale, reference_guidance_scale: on the text and on the references.
         batch_size: subjects at a time.
     """
 
@@ -153,7 +157,8 @@ class ReferenceSuiteConfig:
     band: tuple[float, float] = (0.6, 0.95)
     named_share: float = 0.3
     steps: int = 30
-    guidance_scale: float = 4.0
+    guidance_scale: float = 2.0
+    reference_guidance_scale: float = 4.0
     batch_size: int = resource(32)
 
     def __post_init__(self) -> None:

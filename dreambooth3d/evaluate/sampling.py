@@ -1,7 +1,7 @@
 """Text to video with a backbone, bare or with a reference adapter, many prompts at a time."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreambooth3d.diffusion.noise import draw_noise, keyed_generator
-from dreambooth3d.diffusion.sampler import euler, flow_sigmas, guide
+from dreambooth3d.diffusion.sampler import euler, flow_sigmas, guide, guide_by_both
 from dreambooth3d.evaluate.config import BackboneSuiteConfig
 from dreambooth3d.model.backbone import Backbone
 from dreambooth3d.model.codec import to_frames
@@ -85,6 +85,7 @@ def sample_clips(
             _noise(backbone, [prompts[row] for row in rows], num_frames),
             config,
             _condition(backbone, [prompts[row] for row in rows], reference),
+            _nothing(backbone, [prompts[row] for row in rows], reference),
             on_step,
         )
         for row, clip in zip(rows, to_frames(backbone.codec.decode(latents)), strict=True):
@@ -110,6 +111,22 @@ def _condition(
     return use.condition(backbone, references)
 
 
+def _nothing(
+    backbone: Backbone, prompts: Sequence[Prompt], use: ReferenceUse | None
+) -> dict[str, Any]:
+    """The same for views of nothing on white, which reference dropout taught to say nothing."""
+    if use is None:
+        return {}
+    size = (backbone.card.height, backbone.card.width, 3)
+    white = backbone.codec.encode_images([np.full(size, 255, np.uint8)])
+    blank = [
+        replace(prompt, views_VCHW=white.expand_as(prompt.views_VCHW))
+        for prompt in prompts
+        if prompt.views_VCHW is not None
+    ]
+    return _condition(backbone, blank, use)
+
+
 @torch.no_grad()
 def _sample(
     backbone: Backbone,
@@ -117,19 +134,33 @@ def _sample(
     noise_BCTHW: Tensor,
     config: BackboneSuiteConfig,
     condition: dict[str, Any],
+    nothing: dict[str, Any],
     on_step: Callable[[int], None],
 ) -> Tensor:
     empty = [backbone.prompts("")] * len(texts)
 
-    def branch(x: Tensor, sigma_B: Tensor, states: Sequence[TextStates]) -> Tensor:
+    def branch(
+        x: Tensor,
+        sigma_B: Tensor,
+        states: Sequence[TextStates],
+        views: dict[str, Any] = condition,
+    ) -> Tensor:
         with torch.autocast(backbone.device.type, torch.bfloat16):
             velocity = denoise(
-                backbone.transformer, x.to(backbone.dtype), sigma_B * 1000, states, **condition
+                backbone.transformer, x.to(backbone.dtype), sigma_B * 1000, states, **views
             )
         return velocity.float()
 
     def velocity(x: Tensor, sigma_B: Tensor, /) -> Tensor:
         conditional = branch(x, sigma_B, texts)
+        if config.reference_guidance_scale:
+            return guide_by_both(
+                conditional,
+                branch(x, sigma_B, empty),
+                branch(x, sigma_B, empty, nothing),
+                text=config.guidance_scale,
+                reference=config.reference_guidance_scale,
+            )
         if config.guidance_scale == 1:
             return conditional
         return guide(conditional, branch(x, sigma_B, empty), config.guidance_scale)

@@ -186,7 +186,10 @@ def pictures(
     """Generate a picture (H, W, 3) of every case with the right and with a wrong reference."""
     views = _encode(backbone, [case.view for case in cases])
     sampling = BackboneSuiteConfig(
-        steps=config.steps, guidance_scale=config.guidance_scale, batch_size=config.batch_size
+        steps=config.steps,
+        guidance_scale=config.guidance_scale,
+        reference_guidance_scale=config.reference_guidance_scale,
+        batch_size=config.batch_size,
     )
     made: dict[Given, NDArray[np.uint8]] = {}
     which: Given

@@ -3,7 +3,7 @@ import torch
 
 from dreambooth3d.diffusion.noise import draw_noise, draw_sigma, keyed_generator
 from dreambooth3d.diffusion.path import interpolate, shift_sigma, velocity_loss, velocity_target
-from dreambooth3d.diffusion.sampler import euler, flow_sigmas, guide
+from dreambooth3d.diffusion.sampler import euler, flow_sigmas, guide, guide_by_both
 from dreambooth3d.errors import ConfigError
 
 
@@ -78,3 +78,14 @@ def test_bad_schedules_are_refused() -> None:
         flow_sigmas(0, 1.0)
     with pytest.raises(ConfigError, match="shift must be positive"):
         flow_sigmas(4, 0.0)
+
+
+def test_guidance_by_both_is_plain_guidance_where_the_scales_agree() -> None:
+    generator = torch.Generator().manual_seed(0)
+    full, without_text, without_both = torch.randn(3, 2, 4, generator=generator)
+    same = guide_by_both(full, without_text, without_both, text=1, reference=1)
+    torch.testing.assert_close(same, full)
+    both = guide_by_both(full, without_text, without_both, text=4, reference=4)
+    torch.testing.assert_close(both, guide(full, without_both, 4))
+    text_only = guide_by_both(full, without_text, without_both, text=3, reference=1)
+    torch.testing.assert_close(text_only, guide(full, without_text, 3))
