@@ -106,8 +106,8 @@ class BackboneSuiteConfig:
         num_turning: turntable prompts.
         num_frames: frames of a clip; 0 takes the backbone's.
         steps: Euler steps.
-        guidance_scale: classifier-free guidance on the text; clips of `tiny` change from frame to
-            frame as real ones do at 2, and a seventh more at 3.
+        guidance_scale: classifier-free guidance on the text; at 2 clips of `tiny` change from frame
+            to frame as real ones do, at 4 a quarter more and keep their colours better.
         reference_guidance_scale: guidance on the references; 0 gives them to both branches, as
             published.
         flow_shift: shift of the noise schedule; 0 takes the backbone's.
@@ -120,7 +120,7 @@ class BackboneSuiteConfig:
     num_turning: int = 64
     num_frames: int = 0
     steps: int = 30
-    guidance_scale: float = 2.0
+    guidance_scale: float = 3.0
     reference_guidance_scale: float = 0.0
     flow_shift: float = 0.0
     sheet_clips: int = 8
