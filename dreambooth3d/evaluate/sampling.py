@@ -85,7 +85,7 @@ def sample_clips(
             _noise(backbone, [prompts[row] for row in rows], num_frames),
             config,
             _condition(backbone, [prompts[row] for row in rows], reference),
-            _nothing(backbone, [prompts[row] for row in rows], reference),
+            _nothing(backbone, [prompts[row] for row in rows], config, reference),
             on_step,
         )
         for row, clip in zip(rows, to_frames(backbone.codec.decode(latents)), strict=True):
@@ -112,10 +112,13 @@ def _condition(
 
 
 def _nothing(
-    backbone: Backbone, prompts: Sequence[Prompt], use: ReferenceUse | None
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    config: BackboneSuiteConfig,
+    use: ReferenceUse | None,
 ) -> dict[str, Any]:
     """The same for views of nothing on white, which reference dropout taught to say nothing."""
-    if use is None:
+    if use is None or config.reference_guidance_scale == 0:
         return {}
     size = (backbone.card.height, backbone.card.width, 3)
     white = backbone.codec.encode_images([np.full(size, 255, np.uint8)])
