@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export PYTHONPATH :=
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: setup demo test check format serve clean
+.PHONY: setup demo test check format serve bench-pairs clean
 
 setup: $(VENV)/.locked
 
@@ -44,6 +44,9 @@ serve: setup
 
 prove-%: setup
 	$(BIN)/python benchmarks/prove.py $* --seed $(SEED) --rows "$(ROWS)"
+
+bench-pairs: setup
+	$(BIN)/python benchmarks/bench_pairs.py --seed $(SEED)
 
 clean:
 	rm -rf runs

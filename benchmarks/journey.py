@@ -2,20 +2,24 @@
 
 import csv
 import json
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.commands import (
+    ROOT,
+    environment,
+    pipeline_command,
+    run_logged,
+    scratch_folder,
+)
 from benchmarks.rows import Row, RowSkippedError
 from dreambooth3d.artifacts.adapter import load_adapter
 from dreambooth3d.artifacts.clip import read_clip
@@ -26,7 +30,6 @@ from dreambooth3d.model.parity import check_file
 from dreambooth3d.model.routing import Routes
 from dreambooth3d.pairs.subjects import photograph
 
-ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 _SMALL_PAIRS = ("--set", "samples=96", "--set", "samples_per_shard=32")
 _SMALL_TRAIN = ("--set", "steps=12", "--set", "batch_size=4")
@@ -82,7 +85,7 @@ def import_directions(seed: int) -> float:
 
 def four_commands(seed: int) -> float:
     """Commands of the journey, small, in a fresh folder, that end with exit code 0 of 6."""
-    with _folder() as out:
+    with scratch_folder() as out:
         options = ["--out", str(out), "--set", f"seed={seed}"]
         commands = [
             ["build_pairs.py", *options, *_SMALL_PAIRS],
@@ -100,7 +103,7 @@ def four_commands(seed: int) -> float:
 
 def same_bytes(seed: int) -> float:
     """Shards that differ between two runs with 1 and 2 workers."""
-    with _folder() as first, _folder() as second:
+    with scratch_folder() as first, scratch_folder() as second:
         options = ["--set", f"seed={seed}", *_SMALL_PAIRS]
         _pipeline("build_pairs.py", "--out", str(first), *options, "--set", "workers=1")
         _pipeline("build_pairs.py", "--out", str(second), *options, "--set", "workers=2")
@@ -111,7 +114,7 @@ def same_bytes(seed: int) -> float:
 
 def second_run_seconds(seed: int) -> float:
     """Seconds of a second run of a finished stage, the interpreter's start included."""
-    with _folder() as out:
+    with scratch_folder() as out:
         options = ["--out", str(out), "--set", f"seed={seed}", *_SMALL_PAIRS]
         _pipeline("build_pairs.py", *options)
         started = time.monotonic()
@@ -121,13 +124,13 @@ def second_run_seconds(seed: int) -> float:
 
 def bad_rows(seed: int) -> float:
     """Broken rows of a table, of 8, that are not named while the good one is trained."""
-    with _folder() as out:
+    with scratch_folder() as out:
         table = _broken_table(out, seed)
         _pipeline("build_pairs.py", "--out", str(out), *_SMALL_PAIRS)
         _pipeline("pretrain.py", "--out", str(out), *_SMALL_TRAIN)
         done = subprocess.run(
-            _command("personalize_batch.py", str(table), "--out", str(out), *_SMALL_TRAIN),
-            capture_output=True, text=True, cwd=ROOT, env=_environment(),
+            pipeline_command("personalize_batch.py", str(table), "--out", str(out), *_SMALL_TRAIN),
+            capture_output=True, text=True, cwd=ROOT, env=environment(),
         )  # fmt: skip
         lines = [line for line in done.stderr.splitlines() if line.startswith("problem: ")]
         numbers = range(2, len(_BROKEN) + 2)
@@ -139,7 +142,7 @@ def bad_rows(seed: int) -> float:
 def real_subjects(seed: int) -> float:
     """Captured objects, of 8, that end as an adapter and a playable clip."""
     table = _shared_table()
-    with _folder() as out:
+    with scratch_folder() as out:
         options = ["--out", str(out), "--set", f"seed={seed}"]
         _pipeline("build_pairs.py", *options, *_SMALL_PAIRS)
         _pipeline("pretrain.py", *options, *_SMALL_TRAIN)
@@ -211,34 +214,12 @@ def _random_lora(backbone: Backbone, role: Role, seed: int) -> LoraAdapter:
     return lora
 
 
-def _command(script: str, *arguments: str) -> list[str]:
-    return [sys.executable, str(ROOT / "pipelines" / script), *arguments]
-
-
-def _environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-
 def _run(command: Sequence[str], *, cwd: Path = ROOT) -> int:
-    log = ROOT / "runs" / "proof" / "journey.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", encoding="utf-8") as output:
-        output.write(f"\n$ {' '.join(command)}\n")
-        output.flush()
-        done = subprocess.run(
-            command, cwd=cwd, env=_environment(), stdout=output, stderr=subprocess.STDOUT
-        )
-    return done.returncode
+    return run_logged(command, log="journey", cwd=cwd)
 
 
 def _pipeline(script: str, *arguments: str) -> int:
-    return _run(_command(script, *arguments))
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="dreambooth3d-") as name:
-        yield Path(name)
+    return _run(pipeline_command(script, *arguments))
 
 
 def _subjects(out: Path, seed: int, *, count: int) -> Path:
@@ -303,7 +284,7 @@ def _shared_table() -> list[list[str]]:
 
 
 def _make_in_clone(target: str) -> float:
-    with _folder() as home:
+    with scratch_folder() as home:
         _run(["git", "clone", "-q", str(ROOT), str(home / "clone")])
         if SHARED.is_dir():
             (home / "shared").symlink_to(SHARED)

@@ -14,12 +14,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.backbone import ROWS as BACKBONE
 from benchmarks.journey import ROWS as JOURNEY
+from benchmarks.pairs import ROWS as PAIRS
 from benchmarks.rows import Row, RowSkippedError
 from dreambooth3d.artifacts.key import publish_file
 from dreambooth3d.errors import Dreambooth3dError
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES: dict[str, tuple[Row, ...]] = {"backbone": BACKBONE, "journey": JOURNEY}
+STAGES: dict[str, tuple[Row, ...]] = {"backbone": BACKBONE, "journey": JOURNEY, "pairs": PAIRS}
 
 
 def main(arguments: list[str]) -> int:

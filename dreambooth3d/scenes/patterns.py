@@ -9,18 +9,20 @@ from numpy.typing import NDArray
 
 from dreambooth3d.scenes.shapes import Array
 
-__all__ = ["PATTERNS", "PERIOD", "accent_mask"]
+__all__ = ["LOWER_SHARE", "PATTERNS", "PERIOD", "accent_mask"]
 
 PERIOD = 0.36
 """Length of one pattern period in subject units (a frame is 2 units wide)."""
 
 # The main colour keeps the larger share, so that it stays the colour one would name. Checks are
-# half of all cells, so each leaves a rim of the main colour. A stripe lies between two origins: a
-# part of one period or less, centred on the origin, keeps its colour.
-_ACCENT_SHARE = 0.34
+# half of all cells, so each leaves a rim of the main colour. A stripe lies in the middle between two
+# whole numbers: what shows whole periods shows exactly this share of it.
+_ACCENT_SHARE = 0.28
 _CHECK_HALF_SIDE = 0.39
-_SPOT_RADIUS_SQUARE = 0.31**2
-_TWO_TONE_HEIGHT = -0.35
+_SPOT_RADIUS_SQUARE = 0.3**2
+
+LOWER_SHARE = 0.25
+"""Share of the main surface that the lower tone of a two-tone subject covers."""
 
 _Mask = NDArray[np.bool_]
 
@@ -58,7 +60,7 @@ def _spotted(u: Array, v: Array) -> _Mask:
 
 
 def _two_tone(u: Array, v: Array) -> _Mask:
-    return np.asarray(v < _TWO_TONE_HEIGHT)
+    return np.asarray(v < 0.0)
 
 
 _MASKS: dict[str, Callable[[Array, Array], _Mask]] = {
@@ -76,6 +78,7 @@ PATTERNS: tuple[str, ...] = tuple(_MASKS)
 def accent_mask(pattern: str, across: Array, up: Array) -> NDArray[np.bool_]:
     """True (N,) where the secondary colour shows.
 
-    `across` (N,) runs around the subject and `up` (N,) is height; both count pattern periods.
+    `across` (N,) runs around the subject and `up` (N,) is height; both count pattern periods. The
+    lower tone of a two-tone subject is below height 0.
     """
     return _MASKS[pattern](across, up)

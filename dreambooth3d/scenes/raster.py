@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dreambooth3d.scenes.cameras import Camera, camera_axes
 from dreambooth3d.scenes.palette import Paints
 from dreambooth3d.scenes.parts import Part, rotation_matrix
-from dreambooth3d.scenes.patterns import PERIOD, accent_mask
+from dreambooth3d.scenes.patterns import LOWER_SHARE, PERIOD, accent_mask
 from dreambooth3d.scenes.shapes import Array
 
 __all__ = ["Coverage", "PartStack", "cast"]
@@ -43,16 +44,42 @@ class _Placed:
     main: Array
     accent: Array | None
     periods_around: float
+    height: float
 
 
 class PartStack:
     """The parts of one subject, prepared for repeated views."""
 
     def __init__(self, parts: tuple[Part, ...], paints: Paints, pattern: str) -> None:
-        heights = [part.center[2] for part in parts if part.paint == "main"]
+        main = [part for part in parts if part.paint == "main"]
         self.pattern = pattern
-        self.pattern_origin = 0.5 * (min(heights) + max(heights)) if heights else 0.0
+        self.pattern_origin = _origin(main, pattern) if main else 0.0
         self.placed = tuple(_place(part, paints, pattern) for part in parts)
+
+
+def _origin(main: list[Part], pattern: str) -> float:
+    """Height at which the pattern of the `main` parts starts to count."""
+    if pattern == "two-tone":
+        return _height_of_share(main, LOWER_SHARE)
+    heights = [part.center[2] for part in main]
+    return 0.5 * (min(heights) + max(heights))
+
+
+def _height_of_share(parts: list[Part], share: float) -> float:
+    """Height below which `share` of the parts' surface lies, taking all sides as upright."""
+    extents = np.array([_half_extents(part) for part in parts])
+    middle, half = np.array([part.center[2] for part in parts]), extents[:, 2]
+    girth = extents[:, 0] + extents[:, 1]
+    heights = np.sort(np.concatenate([middle - half, middle + half]))
+    reached = np.clip(heights[:, None], middle - half, middle + half) - (middle - half)
+    below = reached @ girth
+    return float(np.interp(share * below[-1], below, heights))
+
+
+def _half_extents(part: Part) -> NDArray[np.float64]:
+    """Half-sizes (3,) of the part's box along the subject's axes."""
+    rows = (rotation_matrix(part.turn) * np.array(part.size)).astype(np.float32)
+    return np.array([0.5 * (part.shape.reach(row) + part.shape.reach(-row)) for row in rows])
 
 
 def _place(part: Part, paints: Paints, pattern: str) -> _Placed:
@@ -69,7 +96,8 @@ def _place(part: Part, paints: Paints, pattern: str) -> _Placed:
         inverse_size=inverse_size[:, None],
         main=np.array(getattr(paints, part.paint), np.float32),
         accent=np.array(paints.second, np.float32) if is_patterned else None,
-        periods_around=max(3.0, round(turns)) if part.is_upright_round else 0.0,
+        periods_around=max(4.0, round(turns)) if part.is_upright_round else 0.0,
+        height=2.0 * float(_half_extents(part)[2]),
     )
 
 
@@ -129,10 +157,17 @@ def _shade(placed: _Placed, stack: PartStack, points: Array) -> Array:
 
 
 def _pattern_coordinates(placed: _Placed, stack: PartStack, points: Array) -> tuple[Array, Array]:
-    """Pattern periods around (N,) and up (N,) in the subject frame."""
+    """Pattern periods around (N,) and up (N,) in the subject frame.
+
+    Bands count from the bottom of each part and come whole: a thin part has none, so that no view
+    meets bands alone.
+    """
     x, y, z = placed.rotation @ (points / placed.inverse_size)
     center = placed.center
-    up = (z + center[2] - stack.pattern_origin) / PERIOD
+    if stack.pattern == "banded":
+        up = (z / placed.height + 0.5) * round(placed.height / PERIOD)
+    else:
+        up = (z + center[2] - stack.pattern_origin) / PERIOD
     if placed.periods_around:
         across = np.arctan2(y, x) * (placed.periods_around / (2.0 * math.pi))
     else:

@@ -9,7 +9,7 @@ Purpose: TypeAlias = Literal[
 FIRST_HELD_OUT_SEED = 1_000_000
 """Subjects from this seed on are kept for evaluation: no corpus, adapter or backbone sees them."""
 
-WORLD_REVISION = 2
+WORLD_REVISION = 3
 """Raised when the same seed shows something else: what was rendered before is rendered again."""
 
 SEED_RANGES: dict[Purpose, range] = {

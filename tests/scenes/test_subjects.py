@@ -1,4 +1,5 @@
 import dataclasses
+from dataclasses import fields, replace
 from itertools import product
 
 import numpy as np
@@ -97,6 +98,18 @@ def test_a_pattern_leaves_most_of_the_surface_to_the_main_colour(pattern: str) -
     around, up = np.meshgrid(np.arange(0, 4, 0.01), np.arange(0, 4, 0.01))
     share = accent_mask(pattern, around.ravel(), up.ravel()).mean()
     assert 0.2 < share < 0.36
+
+
+@pytest.mark.parametrize("class_noun", CLASSES)
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_the_main_colour_shows_from_every_side(class_noun: str, pattern: str) -> None:
+    subject = make_subject(1, class_noun=class_noun, pattern=pattern)
+    alone = {f.name: (255 * (f.name == "main"),) * 3 for f in fields(subject.paints)
+             if isinstance(getattr(subject.paints, f.name), tuple)}  # fmt: skip
+    marked = replace(subject, paints=replace(subject.paints, **alone))
+    for azimuth in range(0, 360, 45):
+        frame = view(marked, azimuth)
+        assert (frame.rgb[frame.mask].mean(axis=1) > 100).mean() > 0.18
 
 
 def test_patterns_can_be_told_apart() -> None:

@@ -1,0 +1,158 @@
+"""Throughput of the pairs stage as ratios in one run: `make bench-pairs`.
+
+The same operators on the same scenes, four ways: this project on one and on two workers, a plain
+loop with `webdataset.ShardWriter` in one process, and Ray Data's own `write_webdataset`.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import ray
+import webdataset
+
+from benchmarks.commands import ROOT, scratch_folder
+from dreambooth3d.artifacts.key import publish_file
+from dreambooth3d.pairs import job
+from dreambooth3d.pairs.blueprint import draw_blueprint
+from dreambooth3d.pairs.chain import Chain
+from dreambooth3d.pairs.config import PairsConfig
+from dreambooth3d.pairs.records import Chunk, Sample, Source
+from dreambooth3d.runtime.session import quiet_data_logs, ray_session
+
+_SAMPLES = 4096
+_REPEATS = 3
+_CORES = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Throughput:
+    """Medians of seconds, and the ratios that are claimed.
+
+    Attributes:
+        one, two: seconds on one and on two workers.
+        loop: seconds of the plain loop in one process.
+        ray_data: seconds of `write_webdataset` on two cores.
+        spread: largest relative distance of a repeat from its median.
+    """
+
+    one: float
+    two: float
+    loop: float
+    ray_data: float
+    spread: float
+
+    @property
+    def scaling(self) -> float:
+        """Speed on two cores over that on one."""
+        return self.one / self.two
+
+    @property
+    def per_core(self) -> float:
+        """Speed of each of two cores over that of the plain loop."""
+        return self.loop / (_CORES * self.two)
+
+    @property
+    def of_ray(self) -> float:
+        """Speed over that of `write_webdataset`."""
+        return self.ray_data / self.two
+
+
+@cache
+def measure_throughput(seed: int) -> Throughput:
+    """Time all four, in turns, in one session of Ray."""
+    config = PairsConfig(samples=_SAMPLES, seed=seed, duplicate_bits=-1)
+    ways: dict[str, Callable[[Path], None]] = {
+        "one": lambda out: _ours(config, out, workers=1),
+        "two": lambda out: _ours(config, out, workers=_CORES),
+        "loop": lambda out: _loop(config, out),
+        "ray_data": lambda out: _ray_data(config, out),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    with ray_session():
+        quiet_data_logs()
+        for repeat in range(_REPEATS + 1):
+            for name, way in ways.items():
+                with scratch_folder() as out:
+                    began = time.monotonic()
+                    way(out)
+                    took = time.monotonic() - began
+                # The first round starts workers and fills caches.
+                if repeat:
+                    seconds[name].append(took)
+                print(f"{name}: {_SAMPLES / took:.0f}/s", file=sys.stderr, flush=True)
+    medians = {name: statistics.median(took) for name, took in seconds.items()}
+    spread = max(abs(t / medians[name] - 1) for name, took in seconds.items() for t in took)
+    return Throughput(**medians, spread=spread)
+
+
+def _ours(config: PairsConfig, out: Path, *, workers: int) -> None:
+    changed = PairsConfig(**{**asdict(config), "workers": workers})
+    job.run(changed, out, report=lambda line: None)
+
+
+def _parts_of(config: PairsConfig) -> tuple[Source, Chain]:
+    blueprint = draw_blueprint(config)
+    return blueprint.sources[0].source, blueprint.chain
+
+
+def _samples(source: Source, chain: Chain, chunk: Chunk) -> Iterator[dict[str, Any]]:
+    for record in source.read(chunk):
+        made = chain(record, label="scenes", is_photo=False)
+        if isinstance(made, Sample):
+            yield {"__key__": made.note.key, **dict(made.members)}
+
+
+def _loop(config: PairsConfig, out: Path) -> None:
+    source, chain = _parts_of(config)
+    pattern = str(out / "scenes-%06d.tar")
+    with webdataset.ShardWriter(pattern, maxcount=config.samples_per_shard, verbose=0) as writer:
+        for chunk in source.chunks():
+            for sample in _samples(source, chain, chunk):
+                writer.write(sample)
+
+
+def _ray_data(config: PairsConfig, out: Path) -> None:
+    source, chain = _parts_of(config)
+    chunks = source.chunks()
+
+    def make(row: dict[str, Any]) -> list[dict[str, Any]]:
+        return list(_samples(source, chain, chunks[row["item"]]))
+
+    rows = ray.data.from_items(list(range(len(chunks))), override_num_blocks=len(chunks))
+    rows.flat_map(make).write_webdataset(str(out / "corpus"))
+
+
+def main(arguments: list[str]) -> int:
+    """Print the ratios; write them beside the machine into runs/proof/bench-pairs.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    found = measure_throughput(given.seed)
+    ratios = {"scaling": found.scaling, "per_core": found.per_core, "of_ray_data": found.of_ray}
+    for name, ratio in ratios.items():
+        print(f"{name} {ratio:.3f}")
+    told = {
+        "seed": given.seed, "samples": _SAMPLES, "repeats": _REPEATS, "cores": os.cpu_count(),
+        "versions": {"ray": ray.__version__, "webdataset": webdataset.__version__},
+        "seconds": asdict(found), "ratios": ratios,
+    }  # fmt: skip
+    folder = ROOT / "runs" / "proof"
+    folder.mkdir(parents=True, exist_ok=True)
+    with publish_file(folder / "bench-pairs.json") as aside:
+        aside.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

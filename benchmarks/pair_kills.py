@@ -1,0 +1,145 @@
+"""Kill a build of pairs at a random moment, let it be finished, and look at what it left."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from subprocess import Popen
+
+from ray.cluster_utils import Cluster
+
+from benchmarks.commands import run_logged, scratch_folder, started
+from benchmarks.pair_runs import LOG, PairRun, digests, records
+from benchmarks.processes import end_all, family, wait_until, working
+
+NUM_MOMENTS = 10
+_PATIENCE = 180.0
+
+
+def same_after_driver_kills(run: PairRun, expected: dict[str, str], seconds: float) -> float:
+    """Corpora, of ten, that are as they should be although the command was killed and repeated."""
+    return _count(run, expected, "driver", lambda out, moment: _kill_driver(run, out, moment),
+                  seconds)  # fmt: skip
+
+
+def same_after_worker_kills(run: PairRun, expected: dict[str, str], seconds: float) -> float:
+    """The same with `kill -9` of a worker process that has a task at hand."""
+    return _count(run, expected, "worker", lambda out, moment: _kill_worker(run, out, moment),
+                  seconds)  # fmt: skip
+
+
+def same_after_node_kills(run: PairRun, expected: dict[str, str], seconds: float) -> float:
+    """The same with the second of two nodes gone, all its processes at once."""
+    return _count(run, expected, "node", lambda out, moment: _kill_node(run, out, moment), seconds)
+
+
+def redone_share(run: PairRun) -> float:
+    """Share of all parts that the second run makes when the first was killed with 80 % made."""
+    with scratch_folder() as out:
+        whole = run.num_parts
+        with started(run.command(out), log=LOG) as process:
+            if not wait_until(lambda: len(records(out)) >= 0.8 * whole, seconds=_PATIENCE):
+                raise ChildProcessError("the build did not get to 80 % of its parts")
+            _end_driver(process)
+        before = records(out)
+        run.build(out)
+        after = records(out)
+    if len(after) != whole:
+        raise ChildProcessError(f"{whole} parts were expected, got {len(after)}")
+    return sum(before.get(name) != written for name, written in after.items()) / whole
+
+
+def _count(
+    run: PairRun,
+    expected: dict[str, str],
+    who: str,
+    kill: Callable[[Path, float], str],
+    seconds: float,
+) -> float:
+    rng = Random(f"{run.seed} {who}")
+    same = 0
+    for number in range(NUM_MOMENTS):
+        moment = rng.uniform(0.02, 0.95) * seconds
+        with scratch_folder() as out:
+            how = kill(out, moment)
+            is_same = digests(out) == expected
+        same += is_same and how != "ended before"
+        print(
+            f"{who} {number + 1}/{NUM_MOMENTS}, {moment:.1f} s into the work: {how}, "
+            f"{'the same bytes' if is_same else 'OTHER BYTES'}",
+            file=sys.stderr,
+            flush=True,
+        )
+    return same
+
+
+def _at_work(process: "Popen[bytes]", out: Path) -> bool:
+    """Whether the build has begun to make parts; False when it ended instead."""
+    begun = lambda: any(out.glob("pairs/.parts-*")) or process.poll() is not None  # noqa: E731
+    wait_until(begun, seconds=_PATIENCE)
+    return process.poll() is None
+
+
+def _end_driver(process: "Popen[bytes]") -> None:
+    """Kill a command as the kernel would, and wait until what it had started is gone."""
+    left = family(process.pid)[1:]
+    process.kill()
+    process.wait()
+    end_all(left)
+
+
+def _kill_driver(run: PairRun, out: Path, moment: float) -> str:
+    with started(run.command(out), log=LOG) as process:
+        _at_work(process, out)
+        time.sleep(moment)
+        if process.poll() is not None:
+            return "ended before"
+        _end_driver(process)
+    run.build(out)
+    return "repeated"
+
+
+def _kill_worker(run: PairRun, out: Path, moment: float) -> str:
+    with started(run.command(out), log=LOG) as process:
+        _at_work(process, out)
+        time.sleep(moment)
+        if not wait_until(lambda: _kill_one(process), seconds=2):
+            return "ended before"
+        return _finished(run, out, process.wait())
+
+
+def _kill_one(process: "Popen[bytes]") -> bool:
+    found = working(family(process.pid))
+    if not found:
+        return False
+    found[0].send_signal(signal.SIGKILL)
+    return True
+
+
+def _kill_node(run: PairRun, out: Path, moment: float) -> str:
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
+    try:
+        node = cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        place = {"RAY_ADDRESS": cluster.address}
+        with started(run.command(out), log=LOG, more=place) as process:
+            _at_work(process, out)
+            time.sleep(moment)
+            if process.poll() is not None:
+                return "ended before"
+            cluster.remove_node(node, allow_graceful=False)
+            return _finished(run, out, process.wait(), place)
+    finally:
+        cluster.shutdown()
+
+
+def _finished(run: PairRun, out: Path, code: int, place: dict[str, str] | None = None) -> str:
+    """How a build went on after something of it was killed; a failed one is repeated."""
+    if code == 0:
+        return "went on by itself"
+    code = run_logged(run.command(out), log=LOG, more=place)
+    return "repeated" if code == 0 else f"ended with {code}"

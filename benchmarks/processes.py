@@ -1,0 +1,58 @@
+"""Look at, and kill, the processes that a command has started."""
+
+import time
+from collections.abc import Callable
+
+import psutil
+
+_POLL_SECONDS = 0.02
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """A process and everything that it started and that is still its own."""
+    try:
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def working(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Ray's workers with a task at hand."""
+    return [p for p in processes if (name := _title(p)).startswith("ray::") and "IDLE" not in name]
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return ""
+
+
+def resident_bytes(processes: list[psutil.Process]) -> int:
+    """Memory of all of them together; what they share is counted once (PSS)."""
+    total = 0
+    for process in processes:
+        try:
+            total += process.memory_full_info().pss
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return total
+
+
+def wait_until(holds: Callable[[], bool], *, seconds: float) -> bool:
+    """Whether something came to hold in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if holds():
+            return True
+        time.sleep(_POLL_SECONDS)
+    return holds()
+
+
+def end_all(processes: list[psutil.Process], *, patience: float = 20.0) -> None:
+    """Wait for processes that lost their parent, then kill those that stay."""
+    _, alive = psutil.wait_procs(processes, timeout=patience)
+    for process in alive:
+        process.kill()
+    psutil.wait_procs(alive, timeout=patience)
