@@ -101,7 +101,9 @@ def added_source(seed: int) -> float:
         shards, parts = digests(out), records(out)
         run.build(out)
         both, after = digests(out), records(out)
-    tars = {name: digest for name, digest in shards.items() if name.endswith((".tar", ".idx"))}
+    tars = {
+        name: digest for name, digest in shards.items() if name.endswith((".tar", ".index.json"))
+    }
     lost = sum(both.get(name) != digest for name, digest in tars.items())
     remade = sum(after.get(name) != written for name, written in parts.items())
     return float(lost + remade + (len(tars) == 0) + (len(both) <= len(shards)))

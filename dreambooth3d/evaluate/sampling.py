@@ -13,8 +13,9 @@ from dreambooth3d.diffusion.noise import draw_noise, keyed_generator
 from dreambooth3d.diffusion.sampler import euler, flow_sigmas, guide, guide_by_both
 from dreambooth3d.evaluate.config import BackboneSuiteConfig
 from dreambooth3d.model.backbone import Backbone
+from dreambooth3d.model.choices import ReferenceAttention
 from dreambooth3d.model.codec import to_frames
-from dreambooth3d.model.forward import ReferenceAttention, denoise, encode_references
+from dreambooth3d.model.forward import denoise, encode_references
 from dreambooth3d.model.lora import LoraAdapter
 from dreambooth3d.model.routing import Routes
 from dreambooth3d.model.texts import TextStates

@@ -24,11 +24,12 @@ from dreambooth3d.diffusion.sampler import euler_step, flow_sigmas, guide
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.generate.config import GenerateConfig
 from dreambooth3d.model.backbone import Backbone, BackboneCard
+from dreambooth3d.model.choices import TextScope
 from dreambooth3d.model.codec import to_frames
 from dreambooth3d.model.forward import ReferenceKV, denoise, encode_references
 from dreambooth3d.model.lora import LoraAdapter, LoraSource, Role, RowLoras
 from dreambooth3d.model.names import place_lora
-from dreambooth3d.model.routing import Routes, TextScope
+from dreambooth3d.model.routing import Routes
 from dreambooth3d.model.texts import TextStates
 
 Frames = NDArray[np.uint8]

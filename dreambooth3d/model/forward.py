@@ -17,7 +17,7 @@ all of the text's but k and v. Nothing is written to a module, so threads may sh
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,8 +52,6 @@ from dreambooth3d.model.routing import (
     text_q,
 )
 from dreambooth3d.model.texts import TextStates, span_mask, text_layout
-
-ReferenceAttention = Literal["joint", "isolated"]
 
 # (keys, values) of the references for every block, each (B or 1, N_ref, K, E).
 ReferenceKV = tuple[tuple[Tensor, Tensor], ...]

@@ -4,17 +4,16 @@ The functions here are one block's parts; `forward.py` puts them together.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dreambooth3d.model.choices import TextScope
 from dreambooth3d.model.lora import LoraSource
 from dreambooth3d.model.positions import Rope, rotate
 from dreambooth3d.model.texts import TextLayout
-
-TextScope = Literal["prompt", "span"]
 
 # Names of the block and of the linear in it. They are joined only where an adapter acts: a compiled
 # block that has none serves every block of its shape.

@@ -5,9 +5,8 @@ from typing import Literal
 
 from dreambooth3d.artifacts.settings import require_choices, require_range, resource
 from dreambooth3d.errors import ConfigError
-from dreambooth3d.model.forward import ReferenceAttention
-from dreambooth3d.model.routing import TextScope
-from dreambooth3d.training.optim import OptimConfig, Schedule
+from dreambooth3d.model.choices import ReferenceAttention, TextScope
+from dreambooth3d.training.settings import OptimConfig, Schedule
 
 Method = Literal["joint", "3dreambooth", "3dapter"]
 

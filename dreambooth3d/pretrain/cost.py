@@ -16,8 +16,8 @@ from dreambooth3d.model.backbone import Structure
 from dreambooth3d.model.lora import LoraAdapter
 from dreambooth3d.model.texts import TextStates
 from dreambooth3d.pretrain.config import PretrainConfig
-from dreambooth3d.training.engine import STRATEGIES
 from dreambooth3d.training.loop import format_seconds
+from dreambooth3d.training.settings import STRATEGIES
 from dreambooth3d.training.task import AdapterTask, TrainBatch
 
 # A caption of two sentences with the chat template's closing tokens.

@@ -15,8 +15,8 @@ PERIOD = 0.36
 """Length of one pattern period in subject units (a frame is 2 units wide)."""
 
 # The main colour keeps the larger share, so that it stays the colour one would name. Checks are
-# half of all cells, so each leaves a rim of the main colour. A stripe lies in the middle between two
-# whole numbers: what shows whole periods shows exactly this share of it.
+# half of all cells, so each leaves a rim of the main colour. A stripe lies in the middle between
+# two whole numbers: what shows whole periods shows exactly this share of it.
 _ACCENT_SHARE = 0.28
 _CHECK_HALF_SIDE = 0.39
 _SPOT_RADIUS_SQUARE = 0.3**2

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 
 from dreambooth3d.errors import ArtifactError, ConfigError
 from dreambooth3d.training.checkpoint import Checkpoint
-from dreambooth3d.training.optim import OptimConfig
+from dreambooth3d.training.optim import build_optimizer
+from dreambooth3d.training.settings import STRATEGIES, OptimConfig, Strategy
 
-Strategy = Literal["single", "ddp", "zero2", "zero3"]
-STRATEGIES: tuple[Strategy, ...] = ("single", "ddp", "zero2", "zero3")
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -73,7 +72,7 @@ class TorchEngine:
         load_trained(self._named, resume)
         self._parameters = list(self._named.values())
         self._max_norm = optim.max_grad_norm
-        self._optimizer = optim.build(self._parameters)
+        self._optimizer = build_optimizer(optim, self._parameters)
         self._restore_moments(resume)
         self._precision = precision
         is_spread = torch.distributed.is_available() and torch.distributed.is_initialized()
@@ -164,7 +163,7 @@ class DeepSpeedEngine:
         self._engine, *_ = deepspeed.initialize(
             model=task,
             model_parameters=self._parameters,
-            optimizer=optim.build(self._parameters),
+            optimizer=build_optimizer(optim, self._parameters),
             config=deepspeed_config(
                 optim, stage=stage, batch_share=batch_share, precision=precision
             ),

@@ -12,7 +12,7 @@ from dreambooth3d.errors import RunError
 from dreambooth3d.training.average import WeightAverage
 from dreambooth3d.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dreambooth3d.training.engine import Engine
-from dreambooth3d.training.optim import OptimConfig
+from dreambooth3d.training.settings import OptimConfig
 
 
 @dataclass(frozen=True, kw_only=True)

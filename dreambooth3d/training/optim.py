@@ -1,67 +1,17 @@
-"""Optimizer settings and learning-rate schedules, by name."""
-
-import math
-from dataclasses import dataclass
-from typing import Literal
+"""Optimizers from their settings."""
 
 from torch import nn
 from torch.optim import AdamW
 
-from dreambooth3d.errors import ConfigError
-
-Schedule = Literal["constant", "cosine"]
+from dreambooth3d.training.settings import OptimConfig
 
 
-@dataclass(frozen=True, kw_only=True)
-class OptimConfig:
-    """How weights move.
-
-    Attributes:
-        lr: peak learning rate.
-        schedule: `constant` after warm-up, or `cosine` down to a tenth of the peak.
-        warmup_steps: linear warm-up.
-        weight_decay: decoupled.
-        max_grad_norm: global norm above which gradients are scaled down.
-    """
-
-    lr: float = 1e-4
-    schedule: Schedule = "constant"
-    warmup_steps: int = 0
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        if self.lr <= 0:
-            raise ConfigError(f"lr must be positive, got {self.lr}; the paper uses 1e-4")
-        if self.schedule not in ("constant", "cosine"):
-            raise ConfigError(
-                f"schedule must be constant or cosine, got {self.schedule!r}; choose one"
-            )
-        if self.warmup_steps < 0 or self.max_grad_norm <= 0:
-            raise ConfigError(
-                "warmup_steps must be at least 0 and max_grad_norm positive, "
-                f"got {self.warmup_steps} and {self.max_grad_norm}"
-            )
-
-    def lr_at(self, step: int, num_steps: int) -> float:
-        """Learning rate of update `step` (0-based)."""
-        if step < self.warmup_steps:
-            return self.lr * (step + 1) / self.warmup_steps
-        if self.schedule == "constant":
-            return self.lr
-        progress = (step - self.warmup_steps) / max(1, num_steps - self.warmup_steps)
-        return self.lr * (0.55 + 0.45 * math.cos(math.pi * min(1.0, progress)))
-
-    def build(self, parameters: list[nn.Parameter]) -> AdamW:
-        """Build AdamW over a list: one group, never a generator (it would be consumed)."""
-        return AdamW(
-            parameters,
-            lr=self.lr,
-            betas=(self.beta1, self.beta2),
-            eps=self.eps,
-            weight_decay=self.weight_decay,
-        )
+def build_optimizer(config: OptimConfig, parameters: list[nn.Parameter]) -> AdamW:
+    """Build AdamW over a list: one group, never a generator (it would be consumed)."""
+    return AdamW(
+        parameters,
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+    )

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from dreambooth3d.diffusion.noise import draw_noise, draw_sigma, keyed_generator
 from dreambooth3d.diffusion.path import interpolate, velocity_loss
-from dreambooth3d.model.forward import ReferenceAttention, denoise, encode_references
+from dreambooth3d.model.choices import ReferenceAttention, TextScope
+from dreambooth3d.model.forward import denoise, encode_references
 from dreambooth3d.model.lora import LoraAdapter, Role
-from dreambooth3d.model.routing import Routes, TextScope
+from dreambooth3d.model.routing import Routes
 from dreambooth3d.model.texts import TextStates
 from dreambooth3d.training.order import Draw
 

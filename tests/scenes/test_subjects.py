@@ -1,4 +1,3 @@
-import dataclasses
 from dataclasses import fields, replace
 from itertools import product
 
@@ -163,7 +162,7 @@ def test_a_point_cloud_follows_its_seed() -> None:
 @pytest.mark.parametrize("attribute", ["class_noun", "color", "pattern"])
 def test_unknown_names_are_explained(attribute: str) -> None:
     with pytest.raises(ConfigError, match=f"{attribute} must be one of .*, got 'nonsense'; pick"):
-        dataclasses.replace(make_subject(0), **{attribute: "nonsense"})
+        replace(make_subject(0), **{attribute: "nonsense"})
     with pytest.raises(ConfigError, match=f"{attribute} must be one of .*, got 'nonsense'; pick"):
         make_subject(0, **{attribute: "nonsense"})
     with pytest.raises(ConfigError, match=f"{attribute} must be one of"):

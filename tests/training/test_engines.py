@@ -11,7 +11,7 @@ from torch import distributed, multiprocessing, nn
 
 from dreambooth3d.training.engine import Engine, TorchEngine, build_engine
 from dreambooth3d.training.loop import FitResult, Plan, fit, resume_point
-from dreambooth3d.training.optim import OptimConfig
+from dreambooth3d.training.settings import OptimConfig
 from tests.training.test_loop import Line, batch
 
 OPTIM = OptimConfig(lr=0.05, schedule="cosine", warmup_steps=2, max_grad_norm=1.0)

@@ -10,7 +10,7 @@ from dreambooth3d.errors import ArtifactError, ConfigError, RunError
 from dreambooth3d.training.checkpoint import Checkpoint, load_checkpoint
 from dreambooth3d.training.engine import TorchEngine, build_engine
 from dreambooth3d.training.loop import FitResult, Plan, Progress, fit, format_seconds, resume_point
-from dreambooth3d.training.optim import OptimConfig
+from dreambooth3d.training.settings import OptimConfig
 
 
 class Line(nn.Module):
