@@ -336,6 +336,7 @@ class Engine:
             "sampler": "euler",
             "steps": order.num_steps,
             "guidance_scale": order.guidance_scale,
+            "reference_scale": order.reference_scale,
             "flow_shift": order.flow_shift,
             "fps": order.fps,
         }
@@ -386,6 +387,7 @@ def _clip_request(order: ClipOrder, subject: LoadedSubject | None) -> ClipReques
         height=order.height,
         num_steps=order.num_steps,
         guidance_scale=order.guidance_scale,
+        reference_guidance_scale=order.reference_scale,
         flow_shift=order.flow_shift,
         negative_prompt=order.negative_prompt,
     )

@@ -68,7 +68,12 @@ class VideoCreate(BaseModel):
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     num_inference_steps: int | None = Field(default=None, ge=1)
     guidance_scale: float | None = Field(default=None, ge=0, le=50)
-    reference_scale: float | None = Field(default=None, description="Only 1 is supported.")
+    reference_scale: float | None = Field(
+        default=None,
+        ge=0,
+        le=50,
+        description="Guidance on the subject's views; 1, the default, is none, 4 is much.",
+    )
     negative_prompt: Text | None = Field(default=None, max_length=MAX_PROMPT_LETTERS)
     metadata: dict[Text, Text] | None = Field(default=None, max_length=16)
 
@@ -79,6 +84,7 @@ class VideoCreate(BaseModel):
         "seed",
         "num_inference_steps",
         "guidance_scale",
+        "reference_scale",
         mode="before",
     )
     @classmethod
@@ -114,13 +120,6 @@ class VideoCreate(BaseModel):
         # Form fields cannot be null; an empty one is a field left empty.
         return value or None
 
-    @field_validator("reference_scale")
-    @classmethod
-    def _check_reference_scale(cls, value: float | None) -> float | None:
-        if value not in (None, 1.0):
-            raise ValueError("must be 1, other strengths of the reference are not supported")
-        return value
-
     @property
     def content_hash(self) -> str:
         """Hash of what the client asked for: equal requests have equal hashes."""
@@ -145,6 +144,7 @@ class ClipOrder:
     guidance_scale: float
     flow_shift: float
     metadata: dict[str, str]
+    reference_scale: float = 1.0
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return the fields as JSON."""
@@ -240,6 +240,7 @@ def resolve(asked: VideoCreate, rules: ClipRules, adapter: AdapterCard | None) -
         guidance_scale=_DEFAULTS.guidance_scale if scale is None else scale,
         flow_shift=rules.backbone.flow_shift,
         metadata=asked.metadata or {},
+        reference_scale=1.0 if asked.reference_scale is None else asked.reference_scale,
     )
 
 

@@ -71,7 +71,12 @@ def euler(
 
 
 def guide_by_both(
-    full: Tensor, without_text: Tensor, without_both: Tensor, *, text: float, reference: float
+    full: Tensor,
+    without_text: Tensor,
+    without_both: Tensor,
+    *,
+    text: float | Tensor,
+    reference: float | Tensor,
 ) -> Tensor:
     """Guidance by text and by references, each with its own scale (arXiv 2211.09800, equation 3).
 
@@ -79,7 +84,8 @@ def guide_by_both(
         full: velocity with text and references.
         without_text: velocity with references alone.
         without_both: velocity with the empty text and views of nothing.
-        text, reference: scales; 1 and 1 give `full`.
+        text, reference: scales, or one a row; 1 and 1 give `full`, and a reference scale of 1 alone
+            is guidance on the text.
     """
     by_reference = without_both + reference * (without_text - without_both)
     return by_reference + text * (full - without_text)

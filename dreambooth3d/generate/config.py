@@ -15,6 +15,8 @@ class GenerateConfig:
         num_frames, width, height: the clip, in frames and pixels; 0 takes the backbone's default.
         steps: Euler steps.
         guidance_scale: classifier-free guidance on the text; 1 turns it off.
+        reference_guidance_scale: the same on the references of a subject (arXiv 2211.09800,
+            equation 3); 1 turns it off, more costs a third pass a step.
         flow_shift: shift of the noise schedule; 0 takes the backbone's default.
         negative_prompt: text of the unconditional branch.
         seed: noise seed; the i-th clip of a subject uses seed + i.
@@ -31,6 +33,7 @@ class GenerateConfig:
     height: int = 0
     steps: int = 20
     guidance_scale: float = 4.0
+    reference_guidance_scale: float = 1.0
     flow_shift: float = 0.0
     negative_prompt: str = ""
     seed: int = 0
@@ -46,5 +49,5 @@ class GenerateConfig:
         require_range(self, "seed", least=0, below=2**63)
         require_range(self, "steps", "batch_size", least=1)
         require_range(self, "fps", least=1, most=240)
-        require_range(self, "guidance_scale", least=0, most=100)
+        require_range(self, "guidance_scale", "reference_guidance_scale", least=0, most=100)
         require_range(self, "flow_shift", least=0)

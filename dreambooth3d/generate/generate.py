@@ -20,7 +20,7 @@ from dreambooth3d.artifacts.adapter import Adapter, AdapterCard, load_adapter
 from dreambooth3d.artifacts.image import letterbox
 from dreambooth3d.artifacts.prompt import parse_prompt
 from dreambooth3d.diffusion.noise import draw_noise, keyed_generator
-from dreambooth3d.diffusion.sampler import euler_step, flow_sigmas, guide
+from dreambooth3d.diffusion.sampler import euler_step, flow_sigmas, guide, guide_by_both
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.generate.config import GenerateConfig
 from dreambooth3d.model.backbone import Backbone, BackboneCard
@@ -85,6 +85,7 @@ class ClipRequest:
     seed: int = 0
     num_steps: int = 20
     guidance_scale: float = 4.0
+    reference_guidance_scale: float = 1.0
     negative_prompt: str = ""
 
     @property
@@ -135,6 +136,7 @@ def make_request(
         seed=config.seed + index,
         num_steps=config.steps,
         guidance_scale=config.guidance_scale,
+        reference_guidance_scale=config.reference_guidance_scale,
         negative_prompt=config.negative_prompt,
     )
 
@@ -242,8 +244,9 @@ class _Batch:
         self._subjects = [request.subject for request in requests]
         first = requests[0]
         self._is_guided = any(request.guidance_scale != 1 for request in requests)
-        scales = torch.tensor([request.guidance_scale for request in requests])
-        self._scale = scales.view(-1, 1, 1, 1, 1).to(backbone.device)
+        self._scale = _column([r.guidance_scale for r in requests], backbone)
+        by_reference = [r.reference_guidance_scale if r.subject else 1.0 for r in requests]
+        self._reference_scale = _column(by_reference, backbone)
         prompts = [
             r.prompt if r.subject is None or not r.subject.card.trigger
             else mark_subject(r.prompt, r.subject.card)
@@ -259,24 +262,38 @@ class _Batch:
             text_scope=scope,
         )
         self._offset = 0 if subject is None else subject.card.reference_time_offset
-        self._references, self._kv = self._gather_references(first.width, first.height)
+        self._views = self._gather_references(first.width, first.height)
+        self._is_guided_by_reference = self._views.is_given and any(s != 1 for s in by_reference)
+        if self._is_guided_by_reference:
+            self._blank = self._views_of_nothing(first.width, first.height)
 
     def velocity(self, x_BCTHW: Tensor, sigma_B: Tensor, /) -> Tensor:
-        """Guided velocity; references are in both branches."""
-        conditional = self._branch(x_BCTHW, sigma_B, self._texts)
+        """Guided velocity; references are in both branches of the guidance on the text."""
+        full = self._branch(x_BCTHW, sigma_B, self._texts, self._views)
+        if self._is_guided_by_reference:
+            return guide_by_both(
+                full,
+                self._branch(x_BCTHW, sigma_B, self._negatives, self._views),
+                self._branch(x_BCTHW, sigma_B, self._negatives, self._blank),
+                text=self._scale,
+                reference=self._reference_scale,
+            )
         if not self._is_guided:
-            return conditional
-        return guide(conditional, self._branch(x_BCTHW, sigma_B, self._negatives), self._scale)
+            return full
+        without_text = self._branch(x_BCTHW, sigma_B, self._negatives, self._views)
+        return guide(full, without_text, self._scale)
 
-    def _branch(self, x_BCTHW: Tensor, sigma_B: Tensor, texts: Sequence[TextStates]) -> Tensor:
+    def _branch(
+        self, x_BCTHW: Tensor, sigma_B: Tensor, texts: Sequence[TextStates], views: "_Views"
+    ) -> Tensor:
         return denoise(
             self._backbone.transformer,
             x_BCTHW.to(self._backbone.dtype),
             sigma_B * 1000,
             texts,
             routes=self._routes,
-            references_BVCHW=self._references,
-            reference_kv=self._kv,
+            references_BVCHW=views.latents_BVCHW,
+            reference_kv=views.kv,
             reference_time_offset=self._offset,
         ).float()
 
@@ -288,18 +305,53 @@ class _Batch:
             return loras[0]
         return RowLoras(loras)
 
-    def _gather_references(
-        self, width: int, height: int
-    ) -> tuple[Tensor | None, ReferenceKV | None]:
+    def _gather_references(self, width: int, height: int) -> "_Views":
         subjects = [s for s in self._subjects if s is not None and s.views]
         if not subjects:
-            return None, None
+            return _Views()
         backbone = self._backbone
         if subjects[0].card.reference_attention == "joint":
             latents = [s.reference_latents(backbone, width, height) for s in subjects]
-            return torch.stack(latents).to(backbone.device, backbone.dtype), None
+            return _Views(torch.stack(latents).to(backbone.device, backbone.dtype))
         caches = [s.reference_kv(backbone, width, height) for s in subjects]
         blocks = zip(*caches, strict=True)
-        return None, tuple(
+        kv = tuple(
             (torch.cat([k for k, _ in block]), torch.cat([v for _, v in block])) for block in blocks
         )
+        return _Views(kv=kv)
+
+    def _views_of_nothing(self, width: int, height: int) -> "_Views":
+        """White pictures instead of the views, which reference dropout taught to say nothing."""
+        backbone = self._backbone
+        white = backbone.codec.encode_images([np.full((height, width, 3), 255, np.uint8)])
+        # Rows of one batch have equally many views.
+        num_views = max(len(s.views) for s in self._subjects if s is not None)
+        latents = white.to(backbone.device, backbone.dtype).expand(
+            len(self._subjects), num_views, *white.shape[1:]
+        )
+        if self._views.kv is None:
+            return _Views(latents)
+        kv = encode_references(
+            backbone.transformer,
+            latents,
+            reference=self._routes.reference,
+            reference_time_offset=self._offset,
+        )
+        return _Views(kv=kv)
+
+
+@dataclass(frozen=True, eq=False)
+class _Views:
+    """Reference views of a batch: latents for `joint` attention, keys and values for `isolated`."""
+
+    latents_BVCHW: Tensor | None = None
+    kv: ReferenceKV | None = None
+
+    @property
+    def is_given(self) -> bool:
+        return self.latents_BVCHW is not None or self.kv is not None
+
+
+def _column(values: Sequence[float], backbone: Backbone) -> Tensor:
+    """One value a row of latents, (B, 1, 1, 1, 1)."""
+    return torch.tensor(values).view(-1, 1, 1, 1, 1).to(backbone.device)

@@ -156,7 +156,7 @@ def describe(config: GenerateConfig, request: ClipRequest, revision: str) -> dic
         "sampler": {
             k: v
             for k, v in asdict(config).items()
-            if k in ("steps", "guidance_scale", "negative_prompt")
+            if k in ("steps", "guidance_scale", "reference_guidance_scale", "negative_prompt")
         }
         | {"flow_shift": request.flow_shift},
     }

@@ -55,23 +55,28 @@ def adapter(backbone: Backbone, seed: int, **changes: object) -> Adapter:
     return Adapter(card(backbone, **changes), weights, views)
 
 
-def request(subject: LoadedSubject | None, seed: int, prompt: str = "a sks mug") -> ClipRequest:
-    return ClipRequest(
+def request(
+    subject: LoadedSubject | None, seed: int, prompt: str = "a sks mug", **changes: float
+) -> ClipRequest:
+    given = ClipRequest(
         prompt=prompt, subject=subject, num_frames=5, width=32, height=32, flow_shift=3.0,
         seed=seed, num_steps=3, guidance_scale=2.0 + seed,
     )  # fmt: skip
+    return dataclasses.replace(given, **changes)
 
 
 @pytest.mark.parametrize("attention", ["joint", "isolated"])
+@pytest.mark.parametrize("by_reference", [(1.0, 1.0, 1.0), (1.0, 4.0, 2.0)])
 def test_a_clip_is_the_same_alone_or_beside_other_subjects(
-    backbone: Backbone, attention: str
+    backbone: Backbone, attention: str, by_reference: tuple[float, ...]
 ) -> None:
     subjects = [
         place_adapter(adapter(backbone, seed, reference_attention=attention), backbone)
         for seed in range(3)
     ]
     requests = [
-        request(s, i, "a video of a sks mug" + " on a beach" * i) for i, s in enumerate(subjects)
+        request(s, i, "a video of a sks mug" + " on a beach" * i, reference_guidance_scale=scale)
+        for i, (s, scale) in enumerate(zip(subjects, by_reference, strict=True))
     ]
     together = generate_batch(backbone, requests)
     for one, frames in zip(requests, together, strict=True):
@@ -92,6 +97,25 @@ def test_the_adapter_acts_and_the_seed_decides(backbone: Backbone) -> None:
     assert not np.array_equal(first, other)
     (plain,) = generate_batch(backbone, [request(None, 5)])
     assert not np.array_equal(first, plain)
+
+
+@pytest.mark.parametrize("attention", ["joint", "isolated"])
+def test_guidance_on_the_references_acts_on_their_part_alone(
+    backbone: Backbone, attention: str
+) -> None:
+    subject = place_adapter(adapter(backbone, 1, reference_attention=attention), backbone)
+    (plain,) = generate_batch(backbone, [request(subject, 5)])
+    (guided,) = generate_batch(backbone, [request(subject, 5, reference_guidance_scale=3.0)])
+    assert not np.array_equal(plain, guided)
+    # Views of nothing say the same with and without: there is nothing to go further from.
+    blank = adapter(backbone, 1, reference_attention=attention)
+    white = tuple(Image.new("RGB", (40, 40), "white") for _ in blank.references)
+    subject = place_adapter(Adapter(blank.card, blank.weights, white), backbone)
+    (plain,) = generate_batch(backbone, [request(subject, 5)])
+    (guided,) = generate_batch(backbone, [request(subject, 5, reference_guidance_scale=3.0)])
+    assert plain is not None
+    assert guided is not None
+    assert np.abs(plain.astype(int) - guided.astype(int)).max() <= 1
 
 
 def test_dropped_rows_stop_and_the_others_are_unchanged(backbone: Backbone) -> None:

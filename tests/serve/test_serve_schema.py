@@ -140,7 +140,7 @@ def test_shapes_that_cannot_be_made_are_422(
         ({"fps": 0}, "fps"),
         ({"guidance_scale": float("nan")}, "guidance_scale"),
         ({"guidance_scale": -1}, "guidance_scale"),
-        ({"reference_scale": 0.5}, "reference_scale"),
+        ({"reference_scale": -1}, "reference_scale"),
         ({"num_inference_steps": 0}, "num_inference_steps"),
         ({"metadata": {"a": 1}}, "metadata"),
         ({"input_reference": "https://example.org/x.png"}, "input_reference"),
