@@ -21,7 +21,7 @@ class PersonalizeConfig:
             `3dapter` trains nothing and takes the references alone.
         steps, batch_size, lr, schedule, warmup_steps: of the optimization; batch_size counts
             target captures a step.
-        rank: of the subject LoRA.
+        rank: of the subject LoRA; 0 takes that of the 3Dapter, and 16 without one.
         num_views: reference views; all of them where a subject has fewer.
         sigma_shift: k of the noise-level shift; 1 (none) published.
         reference_attention: must be that of the 3Dapter.
@@ -41,7 +41,7 @@ class PersonalizeConfig:
     lr: float = 1e-4
     schedule: Schedule = "constant"
     warmup_steps: int = 0
-    rank: int = 16
+    rank: int = 0
     num_views: int = 4
     sigma_shift: float = 1.0
     reference_attention: ReferenceAttention = "joint"
@@ -57,10 +57,8 @@ class PersonalizeConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         require_choices(self)
-        require_range(
-            self, "steps", "batch_size", "rank", "num_views", "tries", "save_every", least=1
-        )
-        require_range(self, "seed", "size", "workers", least=0, below=2**63)
+        require_range(self, "steps", "batch_size", "num_views", "tries", "save_every", least=1)
+        require_range(self, "rank", "seed", "size", "workers", least=0, below=2**63)
         require_range(self, "sigma_shift", above=0)
         if "[{trigger} {class_noun}]" not in self.prompt:
             raise ConfigError(

@@ -24,6 +24,7 @@ from dreambooth3d.training.task import AdapterTask, BatchRules, Example, TrainBa
 
 # The adapters work at the published strength whatever a file's alpha says (method, section 3).
 SCALE = 1.0
+_RANK_ALONE = 16
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,7 +116,7 @@ def train_subject(
         kind="subject",
         backbone=backbone.card.name,
         backbone_revision=backbone.card.revision,
-        rank=config.rank,
+        rank=rank_of(config, None if pretrained is None else pretrained.card),
         scale=SCALE,
         reference_attention=config.reference_attention,
         reference_time_offset=0 if pretrained is None else pretrained.card.reference_time_offset,
@@ -148,11 +149,18 @@ def check_pretrained(
     pretrained.require_pretrained()
     pretrained.require_backbone(backbone.revision, name=backbone.name)
     pretrained.require_attention(config.reference_attention)
-    if pretrained.rank != config.rank:
+    if config.rank not in (0, pretrained.rank):
         raise ConfigError(
             f"rank must be that of the 3Dapter ({pretrained.rank}), got {config.rank}; "
-            f"use --set rank={pretrained.rank}"
+            "use --set rank=0, which takes it from there"
         )
+
+
+def rank_of(config: PersonalizeConfig, pretrained: AdapterCard | None) -> int:
+    """Rank of both LoRAs of a subject: one card describes them."""
+    if config.method == "3dreambooth" or pretrained is None:
+        return config.rank or _RANK_ALONE
+    return pretrained.rank
 
 
 def build_task(
@@ -161,8 +169,9 @@ def build_task(
     """Put the adapters of the method beside the backbone."""
     subject = reference = None
     if config.method != "3dapter":
+        rank = rank_of(config, None if pretrained is None else pretrained.card)
         subject = LoraAdapter(
-            backbone.transformer, role="subject", rank=config.rank, scale=SCALE, seed=config.seed
+            backbone.transformer, role="subject", rank=rank, scale=SCALE, seed=config.seed
         ).to(backbone.device)
     if config.method != "3dreambooth" and pretrained is not None:
         reference = place_lora(
@@ -184,7 +193,7 @@ def build_task(
 
 def _batches(
     config: PersonalizeConfig, subject: Subject, prepared: Prepared, backbone: Backbone
-) -> Callable[[int], TrainBatch]:
+) -> Callable[[int], list[TrainBatch]]:
     """Encode everything once; a batch is then a few draws."""
     side = config.size or backbone.card.train_side
     caption = backbone.prompts(
@@ -199,13 +208,13 @@ def _batches(
     ]
     order = DataOrder(num_samples=len(examples), batch_size=config.batch_size, seed=config.seed)
     rules = BatchRules(seed=config.seed, sigma_shift=config.sigma_shift, has_shared_references=True)
-    return lambda step: build_batch(
-        order.batch(step),
-        examples.__getitem__,
-        rules,
-        device=backbone.device,
-        dtype=torch.float32,
-    )
+
+    def load_batch(step: int) -> list[TrainBatch]:
+        draws = order.batch(step)
+        device = backbone.device
+        return [build_batch(draws, examples.__getitem__, rules, device=device, dtype=torch.float32)]
+
+    return load_batch
 
 
 def encode_pictures(backbone: Backbone, pictures: Sequence[Image.Image], side: int) -> Tensor:

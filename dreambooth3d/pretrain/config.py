@@ -6,7 +6,7 @@ from typing import Literal
 from dreambooth3d.artifacts.settings import require_choices, require_range, resource
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.model.choices import ReferenceAttention
-from dreambooth3d.training.settings import OptimConfig, Schedule, Strategy
+from dreambooth3d.training.settings import OptimConfig, OptimizerName, Schedule, Strategy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,10 @@ class PretrainConfig:
         device: `gpu` asks the cluster for one for each worker and waits until it has them, `cpu`
             takes none, `auto` takes those that are there at the start.
         steps, batch_size, lr, schedule, warmup_steps: of the optimization; batch over all workers.
+        optimizer: `adamw`; `muon` or `prodigy` (with lr=1) where every worker has whole matrices,
+            which are `single` and `ddp`.
+        micro_batch_size: samples of a worker that are run at a time, to save memory; 0 runs all of
+            its share at once.
         rank: of the LoRA.
         sigma_shift: k of the noise-level shift; 3 published.
         text_dropout, reference_dropout: share of samples without text, with blank views.
@@ -43,6 +47,8 @@ class PretrainConfig:
     device: Literal["auto", "gpu", "cpu"] = resource("auto")
     steps: int = 25_000
     batch_size: int = 32
+    optimizer: OptimizerName = "adamw"
+    micro_batch_size: int = resource(0)
     lr: float = 1e-4
     schedule: Schedule = "constant"
     warmup_steps: int = 0
@@ -66,6 +72,7 @@ class PretrainConfig:
         require_range(
             self, "workers", "steps", "batch_size", "rank", "save_every", "log_every", least=1
         )
+        require_range(self, "micro_batch_size", least=0)
         require_range(self, "text_dropout", "reference_dropout", "average_decay", least=0, below=1)
         require_range(self, "seed", "size", least=0, below=2**63)
         require_range(self, "sigma_shift", above=0)
@@ -78,9 +85,34 @@ class PretrainConfig:
                 f"batch_size must be a multiple of workers ({self.workers}), "
                 f"got {self.batch_size}; change one of them"
             )
+        if self.micro_batch_size and self.batch_share % self.micro_batch_size:
+            raise ConfigError(
+                f"micro_batch_size must divide the {self.batch_share} samples of a worker, "
+                f"got {self.micro_batch_size}; change it or batch_size"
+            )
+        if self.optimizer != "adamw" and self.strategy not in ("single", "ddp"):
+            raise ConfigError(
+                f"strategy must be single or ddp with optimizer {self.optimizer}, "
+                f"got {self.strategy}; DeepSpeed cuts the matrices that it needs whole"
+            )
         self.optim.lr_at(0, self.steps)
 
     @property
     def optim(self) -> OptimConfig:
         """Optimizer settings."""
-        return OptimConfig(lr=self.lr, schedule=self.schedule, warmup_steps=self.warmup_steps)
+        return OptimConfig(
+            optimizer=self.optimizer,
+            lr=self.lr,
+            schedule=self.schedule,
+            warmup_steps=self.warmup_steps,
+        )
+
+    @property
+    def batch_share(self) -> int:
+        """Samples of a batch on one worker."""
+        return self.batch_size // self.workers
+
+    @property
+    def num_parts(self) -> int:
+        """Parts of a worker's share that are run one after another."""
+        return self.batch_share // self.micro_batch_size if self.micro_batch_size else 1

@@ -179,7 +179,8 @@ def train_adapter(
         config.strategy,
         task,
         config.optim,
-        batch_share=config.batch_size // config.workers,
+        batch_share=config.batch_share,
+        num_parts=config.num_parts,
         precision=torch.bfloat16 if config.precision == "bf16" else torch.float32,
         resume=resume,
     )
@@ -196,9 +197,14 @@ def train_adapter(
         null_references_VCHW=blank.references_VCHW,
     )
 
-    def load_batch(step: int) -> TrainBatch:
+    def load_batch(step: int) -> list[TrainBatch]:
         draws = order.batch(step, rank=engine.rank, world_size=engine.world_size)
-        return build_batch(draws, examples, rules, device=backbone.device, dtype=torch.float32)
+        size = len(draws) // config.num_parts
+        parts = [draws[first : first + size] for first in range(0, len(draws), size)]
+        device = backbone.device
+        return [
+            build_batch(part, examples, rules, device=device, dtype=torch.float32) for part in parts
+        ]
 
     result = fit(engine, load_batch, plan, resume=resume, on_step=on_step)
     weights = task.adapter_weights(result.average or engine.weights())

@@ -1,12 +1,12 @@
 """What turns a loss into an update: one process, several with averaged gradients, or DeepSpeed.
 
 All engines train the same numbers: the mean gradient over the global batch, clipped by its global
-norm, one AdamW group over a list of fp32 parameters. State leaves an engine in one form that does
-not depend on the engine or on the number of workers.
+norm, over a list of fp32 parameters. State leaves an engine in one form that does not depend on the
+engine or on the number of workers.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any, Literal, Protocol, cast
@@ -16,10 +16,8 @@ from torch import Tensor, nn
 
 from dreambooth3d.errors import ArtifactError, ConfigError
 from dreambooth3d.training.checkpoint import Checkpoint
-from dreambooth3d.training.optim import build_optimizer
+from dreambooth3d.training.optim import ADAM_MOMENTS, NamedOptimizer, adamw, state_names
 from dreambooth3d.training.settings import STRATEGIES, OptimConfig, Strategy
-
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Engine(Protocol):
@@ -28,11 +26,12 @@ class Engine(Protocol):
     rank: int
     world_size: int
 
-    def loss(self, batch: Any) -> Tensor:
-        """Run the task on this rank's slice of the batch; the mean loss of the slice."""
+    def update(self, batches: Sequence[Any], lr: float) -> tuple[float, float]:
+        """One update from this rank's slice of the batch, in equal parts run one after another.
 
-    def step(self, loss: Tensor, lr: float) -> float:
-        """Backward, average over ranks, clip, update; returns the gradient norm before clipping."""
+        Forward, backward, average over parts and ranks, clip, step; returns the mean loss of the
+        slice and the gradient norm before clipping.
+        """
 
     def mean(self, value: float) -> float:
         """Average a number over ranks."""
@@ -69,34 +68,36 @@ class TorchEngine:
     ) -> None:
         self._task = task
         self._named = trained_parameters(task)
-        load_trained(self._named, resume)
+        load_trained(self._named, resume, optim)
         self._parameters = list(self._named.values())
-        self._max_norm = optim.max_grad_norm
-        self._optimizer = build_optimizer(optim, self._parameters)
-        self._restore_moments(resume)
+        self._optim = optim
+        self._optimizer = NamedOptimizer(optim, self._named)
+        if resume is not None and resume.step:
+            self._optimizer.restore(resume.optimizer, step=resume.step)
         self._precision = precision
         is_spread = torch.distributed.is_available() and torch.distributed.is_initialized()
         self.rank = torch.distributed.get_rank() if is_spread else 0
         self.world_size = torch.distributed.get_world_size() if is_spread else 1
 
-    def loss(self, batch: Any) -> Tensor:
-        """Run the task under the training precision."""
+    def update(self, batches: Sequence[Any], lr: float) -> tuple[float, float]:
+        """Accumulate gradients, average, clip, step."""
         device = self._parameters[0].device.type
-        with autocast(device, self._precision):
-            return cast(Tensor, self._task(batch))
+        losses = []
+        for batch in batches:
+            with autocast(device, self._precision):
+                loss = cast(Tensor, self._task(batch))
+            torch.autograd.backward(loss / len(batches))
+            losses.append(float(loss.detach()))
+        return sum(losses) / len(losses), self._step(lr)
 
-    def step(self, loss: Tensor, lr: float) -> float:
-        """Backward, average, clip, update."""
-        torch.autograd.backward(loss)
+    def _step(self, lr: float) -> float:
         for parameter in self._parameters:
             # A factor that cannot reach the output still counts: every engine sees a zero.
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         self._average_gradients()
-        norm = nn.utils.clip_grad_norm_(self._parameters, self._max_norm)
-        self._optimizer.param_groups[0]["lr"] = lr
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        norm = nn.utils.clip_grad_norm_(self._parameters, self._optim.max_grad_norm)
+        self._optimizer.step(lr)
         return float(norm)
 
     def _average_gradients(self) -> None:
@@ -117,27 +118,8 @@ class TorchEngine:
         return {n: p.detach().cpu().float().clone() for n, p in self._named.items()}
 
     def optimizer_state(self) -> dict[str, Tensor]:
-        """Copy AdamW's moments; zeros before the first update."""
-        state: dict[str, Tensor] = {}
-        for name, parameter in self._named.items():
-            own = self._optimizer.state.get(parameter, {})
-            for moment in _MOMENTS:
-                value = own.get(moment)
-                full = torch.zeros_like(parameter) if value is None else value
-                state[f"{moment}/{name}"] = full.detach().cpu().float().clone()
-        return state
-
-    def _restore_moments(self, resume: Checkpoint | None) -> None:
-        if resume is None or resume.step == 0:
-            return
-        for name, parameter in self._named.items():
-            self._optimizer.state[parameter] = {
-                "step": torch.tensor(float(resume.step)),
-                **{
-                    moment: resume.optimizer[f"{moment}/{name}"].to(parameter.device).clone()
-                    for moment in _MOMENTS
-                },
-            }
+        """Copy the optimizer's state."""
+        return self._optimizer.state()
 
 
 class DeepSpeedEngine:
@@ -150,42 +132,52 @@ class DeepSpeedEngine:
         *,
         stage: Literal[2, 3],
         batch_share: int,
+        num_parts: int = 1,
         precision: torch.dtype = torch.float32,
         resume: Checkpoint | None = None,
     ) -> None:
+        if optim.optimizer != "adamw":
+            raise ConfigError(
+                f"optimizer must be adamw with zero{stage}, got {optim.optimizer}: it needs whole "
+                "matrices and DeepSpeed cuts them; use strategy ddp or single"
+            )
         deepspeed = _import_deepspeed()
         self._named = trained_parameters(task)
         # Before DeepSpeed copies parameters into its shards, so that every copy agrees.
-        load_trained(self._named, resume)
+        load_trained(self._named, resume, optim)
         self._parameters = list(self._named.values())
         self._precision = precision
         self._num_finished = 0 if resume is None else resume.step
         self._engine, *_ = deepspeed.initialize(
             model=task,
             model_parameters=self._parameters,
-            optimizer=build_optimizer(optim, self._parameters),
+            optimizer=adamw(optim, self._parameters),
             config=deepspeed_config(
-                optim, stage=stage, batch_share=batch_share, precision=precision
+                optim,
+                stage=stage,
+                batch_share=batch_share,
+                num_parts=num_parts,
+                precision=precision,
             ),
         )
         self.rank = torch.distributed.get_rank()
         self.world_size = torch.distributed.get_world_size()
         self._restore_moments(resume)
 
-    def loss(self, batch: Any) -> Tensor:
-        """Run the task under the training precision."""
-        with autocast(self._engine.device.type, self._precision):
-            return cast(Tensor, self._engine(batch))
-
-    def step(self, loss: Tensor, lr: float) -> float:
-        """Backward, average, clip, update: DeepSpeed does all four."""
+    def update(self, batches: Sequence[Any], lr: float) -> tuple[float, float]:
+        """DeepSpeed accumulates, averages and clips; it steps with the last part."""
         for group in self._engine.optimizer.param_groups:
             group["lr"] = lr
-        self._engine.backward(loss)
-        self._engine.step()
+        losses = []
+        for batch in batches:
+            with autocast(self._engine.device.type, self._precision):
+                loss = cast(Tensor, self._engine(batch))
+            self._engine.backward(loss)
+            self._engine.step()
+            losses.append(float(loss.detach()))
         self._num_finished += 1
         norm = self._engine.get_global_grad_norm()
-        return float("nan") if norm is None else float(norm)
+        return sum(losses) / len(losses), float("nan") if norm is None else float(norm)
 
     def mean(self, value: float) -> float:
         """Average a number over ranks."""
@@ -210,7 +202,7 @@ class DeepSpeedEngine:
         state: dict[str, Tensor] = {}
         has_moments = self._num_finished > 0
         for name, parameter in self._named.items():
-            for moment in _MOMENTS:
+            for moment in ADAM_MOMENTS:
                 value = (
                     safe_get_full_optimizer_state(parameter, moment)
                     if has_moments
@@ -227,7 +219,7 @@ class DeepSpeedEngine:
 
         self._make_moments(resume.step)
         for name, parameter in self._named.items():
-            for moment in _MOMENTS:
+            for moment in ADAM_MOMENTS:
                 value = resume.optimizer[f"{moment}/{name}"].to(parameter.device)
                 safe_set_full_optimizer_state(parameter, value, moment)
 
@@ -246,7 +238,7 @@ class DeepSpeedEngine:
         for shard in shards:
             sharded.optimizer.state[shard] = {
                 "step": torch.tensor(float(step)),
-                **{moment: torch.zeros_like(shard) for moment in _MOMENTS},
+                **{moment: torch.zeros_like(shard) for moment in ADAM_MOMENTS},
             }
         if hasattr(sharded, "_lazy_init_hp_params_optimizer_state"):
             sharded._lazy_init_hp_params_optimizer_state()
@@ -269,15 +261,20 @@ def _import_deepspeed() -> ModuleType:
 
 
 def deepspeed_config(
-    optim: OptimConfig, *, stage: Literal[2, 3], batch_share: int, precision: torch.dtype
+    optim: OptimConfig,
+    *,
+    stage: Literal[2, 3],
+    batch_share: int,
+    num_parts: int,
+    precision: torch.dtype,
 ) -> dict[str, Any]:
     """Build DeepSpeed's configuration; the optimizer object is given apart."""
     zero: dict[str, Any] = {"stage": stage, "overlap_comm": False, "contiguous_gradients": True}
     if stage == 3:
         zero["stage3_param_persistence_threshold"] = 0
     return {
-        "train_micro_batch_size_per_gpu": batch_share,
-        "gradient_accumulation_steps": 1,
+        "train_micro_batch_size_per_gpu": batch_share // num_parts,
+        "gradient_accumulation_steps": num_parts,
         "gradient_clipping": optim.max_grad_norm,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
@@ -294,12 +291,13 @@ def build_engine(
     optim: OptimConfig,
     *,
     batch_share: int,
+    num_parts: int = 1,
     precision: torch.dtype = torch.float32,
     resume: Checkpoint | None = None,
 ) -> Engine:
     """Build an engine by name, at the start or where a checkpoint ends.
 
-    `batch_share` is the rows of a batch on this rank.
+    `batch_share` is the rows of a batch on this rank, which come in `num_parts` equal parts.
     """
     if strategy in ("single", "ddp"):
         return TorchEngine(task, optim, precision=precision, resume=resume)
@@ -309,6 +307,7 @@ def build_engine(
             optim,
             stage=2 if strategy == "zero2" else 3,
             batch_share=batch_share,
+            num_parts=num_parts,
             precision=precision,
             resume=resume,
         )
@@ -324,7 +323,9 @@ def autocast(device: str, precision: torch.dtype) -> AbstractContextManager[obje
     return torch.autocast(device, dtype=precision)
 
 
-def load_trained(named: Mapping[str, nn.Parameter], resume: Checkpoint | None) -> None:
+def load_trained(
+    named: Mapping[str, nn.Parameter], resume: Checkpoint | None, optim: OptimConfig
+) -> None:
     """Copy a checkpoint's weights into a task.
 
     Raises:
@@ -333,8 +334,8 @@ def load_trained(named: Mapping[str, nn.Parameter], resume: Checkpoint | None) -
     """
     if resume is None:
         return
-    moments = {f"{moment}/{name}" for moment in _MOMENTS for name in named}
-    if set(resume.weights) != set(named) or set(resume.optimizer) != moments:
+    state = state_names(optim, named)
+    if set(resume.weights) != set(named) or set(resume.optimizer) != state:
         raise ArtifactError(
             "a checkpoint must hold the weights and moments of exactly the trained parameters, "
             "got other names; it belongs to another configuration, use another --out"

@@ -1,7 +1,7 @@
 """The loop: batch, loss, step, report, save. Pretraining and personalization both run it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def resume_point(plan: Plan) -> Checkpoint | None:
 
 def fit(
     engine: Engine,
-    load_batch: Callable[[int], Any],
+    load_batch: Callable[[int], Sequence[Any]],
     plan: Plan,
     *,
     resume: Checkpoint | None = None,
@@ -92,7 +92,8 @@ def fit(
 
     Args:
         engine: owns weights and optimizer.
-        load_batch: this rank's slice of batch `step`; a pure function of the step.
+        load_batch: this rank's slice of batch `step`, in equal parts that are run one after
+            another; a pure function of the step.
         plan: length, optimizer, checkpoints.
         resume: the checkpoint that the engine was built with.
         on_step: told after every update on every rank.
@@ -106,12 +107,11 @@ def fit(
     started = time.monotonic()
     for step in range(first, plan.num_steps):
         began = time.monotonic()
-        batch = load_batch(step)
+        batches = load_batch(step)
         loaded = time.monotonic()
-        loss = engine.loss(batch)
         lr = plan.optim.lr_at(step, plan.num_steps)
-        norm = engine.step(loss, lr)
-        losses.append(engine.mean(float(loss.detach())))
+        loss, norm = engine.update(batches, lr)
+        losses.append(engine.mean(loss))
         _check_loss(losses[-1], step)
         if average is not None and average.is_due(step + 1):
             average.add(engine.weights(), step + 1)

@@ -6,6 +6,7 @@ from typing import Literal
 
 from dreambooth3d.errors import ConfigError
 
+OptimizerName = Literal["adamw", "muon", "prodigy"]
 Schedule = Literal["constant", "cosine"]
 Strategy = Literal["single", "ddp", "zero2", "zero3"]
 STRATEGIES: tuple[Strategy, ...] = ("single", "ddp", "zero2", "zero3")
@@ -16,13 +17,15 @@ class OptimConfig:
     """How weights move.
 
     Attributes:
-        lr: peak learning rate.
+        optimizer: `adamw`, `muon` or `prodigy`, see `training.optim`.
+        lr: peak learning rate; with `prodigy` a factor of the rate it finds.
         schedule: `constant` after warm-up, or `cosine` down to a tenth of the peak.
         warmup_steps: linear warm-up.
         weight_decay: decoupled.
         max_grad_norm: global norm above which gradients are scaled down.
     """
 
+    optimizer: OptimizerName = "adamw"
     lr: float = 1e-4
     schedule: Schedule = "constant"
     warmup_steps: int = 0
@@ -34,6 +37,10 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        if self.optimizer not in ("adamw", "muon", "prodigy"):
+            raise ConfigError(
+                f"optimizer must be adamw, muon or prodigy, got {self.optimizer!r}; choose one"
+            )
         if self.lr <= 0:
             raise ConfigError(f"lr must be positive, got {self.lr}; the paper uses 1e-4")
         if self.schedule not in ("constant", "cosine"):

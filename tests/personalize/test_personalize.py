@@ -11,7 +11,13 @@ from dreambooth3d.errors import AdapterError, ConfigError, ImageError
 from dreambooth3d.model.backbone import Backbone, load_backbone
 from dreambooth3d.pairs.subjects import photograph
 from dreambooth3d.personalize.config import PersonalizeConfig
-from dreambooth3d.personalize.personalize import pick_views, prepare, resolve, train_subject
+from dreambooth3d.personalize.personalize import (
+    pick_views,
+    prepare,
+    rank_of,
+    resolve,
+    train_subject,
+)
 from dreambooth3d.pretrain.config import PretrainConfig
 from dreambooth3d.pretrain.pretrain import PairExamples, train_adapter
 from dreambooth3d.training.loop import Progress
@@ -119,6 +125,13 @@ def test_what_does_not_fit_is_refused(
     other = PersonalizeConfig(rank=8)
     with pytest.raises(ConfigError, match=r"rank must be that of the 3Dapter \(4\), got 8"):
         train(other, subject, backbone, pretrained["joint"])
+
+
+def test_the_rank_is_that_of_the_3dapter_unless_said(pretrained: dict[str, Adapter]) -> None:
+    card = pretrained["joint"].card
+    assert rank_of(PersonalizeConfig(), card) == card.rank == 4
+    assert rank_of(PersonalizeConfig(method="3dreambooth"), None) == 16
+    assert rank_of(PersonalizeConfig(method="3dreambooth", rank=8), card) == 8
 
 
 @pytest.mark.parametrize(

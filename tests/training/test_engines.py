@@ -3,15 +3,17 @@
 import json
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import distributed, multiprocessing, nn
 
+from dreambooth3d.errors import ConfigError
 from dreambooth3d.training.engine import Engine, TorchEngine, build_engine
 from dreambooth3d.training.loop import FitResult, Plan, fit, resume_point
-from dreambooth3d.training.settings import OptimConfig
+from dreambooth3d.training.settings import OptimConfig, OptimizerName
 from tests.training.test_loop import Line, batch
 
 OPTIM = OptimConfig(lr=0.05, schedule="cosine", warmup_steps=2, max_grad_norm=1.0)
@@ -31,17 +33,25 @@ def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def train(
-    strategy: str, folder: Path | None = None, *, stop_after: int = 12
+    strategy: str, folder: Path | None = None, *, stop_after: int = 12, num_parts: int = 1
 ) -> tuple[Engine, FitResult]:
     plan = Plan(num_steps=12, optim=OPTIM, run_key="run", folder=folder, save_every=4)
     resume = resume_point(plan)
-    engine = build_engine(strategy, Line(), OPTIM, batch_share=8, resume=resume)  # type: ignore[arg-type]
+    engine = build_engine(
+        strategy,  # type: ignore[arg-type]
+        Line(),
+        OPTIM,
+        batch_share=8,
+        num_parts=num_parts,
+        resume=resume,
+    )
 
     def stop(progress: object) -> None:
         if getattr(progress, "step", 0) == stop_after != 12:
             raise KeyboardInterrupt
 
-    return engine, fit(engine, batch, plan, resume=resume, on_step=stop)
+    load = partial(batch, num_parts=num_parts)
+    return engine, fit(engine, load, plan, resume=resume, on_step=stop)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero3"])
@@ -53,6 +63,21 @@ def test_losses_and_weights_are_those_of_plain_pytorch(process_group: None, stra
         torch.testing.assert_close(engine.weights()[name], weight, atol=1e-6, rtol=1e-5)
     for name, moment in plain.optimizer_state().items():
         torch.testing.assert_close(engine.optimizer_state()[name], moment, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero3"])
+def test_a_batch_in_parts_trains_as_the_whole(process_group: None, strategy: str) -> None:
+    _, expected = train("single")
+    _, result = train(strategy, num_parts=2)
+    assert result.losses == pytest.approx(expected.losses, rel=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "prodigy"])
+def test_an_optimizer_of_whole_matrices_is_refused_where_they_are_cut(
+    process_group: None, optimizer: OptimizerName
+) -> None:
+    with pytest.raises(ConfigError, match="use strategy ddp or single"):
+        build_engine("zero2", Line(), OptimConfig(optimizer=optimizer), batch_share=8)
 
 
 @pytest.mark.parametrize("strategy", ["zero2", "zero3"])
@@ -84,8 +109,8 @@ def _rank(rank: int, folder: str) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     engine = TorchEngine(Line(), OPTIM)
 
-    def half(step: int) -> torch.Tensor:
-        return batch(step)[4 * rank : 4 * rank + 4]
+    def half(step: int) -> list[torch.Tensor]:
+        return [batch(step, 2)[rank]]
 
     result = fit(engine, half, Plan(num_steps=12, optim=OPTIM, run_key="run"))
     if rank == 0:

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from dreambooth3d.errors import ArtifactError, ConfigError, RunError
 from dreambooth3d.training.checkpoint import Checkpoint, load_checkpoint
 from dreambooth3d.training.engine import TorchEngine, build_engine
 from dreambooth3d.training.loop import FitResult, Plan, Progress, fit, format_seconds, resume_point
-from dreambooth3d.training.settings import OptimConfig
+from dreambooth3d.training.settings import OptimConfig, OptimizerName
 
 
 class Line(nn.Module):
@@ -27,8 +28,9 @@ class Line(nn.Module):
         return (self.line(batch) - batch.sum(dim=1, keepdim=True)).square().mean()
 
 
-def batch(step: int) -> torch.Tensor:
-    return torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+def batch(step: int, num_parts: int = 1) -> list[torch.Tensor]:
+    whole = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+    return list(whole.chunk(num_parts))
 
 
 def plan(folder: Path | None, steps: int = 12, **optim: float) -> Plan:
@@ -148,9 +150,36 @@ def test_a_checkpoint_of_other_parameters_is_refused(tmp_path: Path) -> None:
         make_engine(replace(found, weights={"other": torch.zeros(1)}))
 
 
+@pytest.mark.parametrize(("name", "lr"), [("adamw", 0.05), ("muon", 0.3), ("prodigy", 1.0)])
+def test_every_optimizer_learns_and_resumes_exactly(
+    name: OptimizerName, lr: float, tmp_path: Path
+) -> None:
+    optim = OptimConfig(optimizer=name, lr=lr)
+    kept = Plan(num_steps=40, optim=optim, run_key="run", folder=tmp_path, save_every=8)
+    expected = fit(TorchEngine(Line(), optim), batch, replace(kept, folder=None))
+    assert sum(expected.losses[-8:]) < 0.8 * sum(expected.losses[:8])
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 21:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(TorchEngine(Line(), optim), batch, kept, on_step=stop)
+    resume = load_checkpoint(tmp_path, run_key="run")
+    resumed = fit(TorchEngine(Line(), optim, resume=resume), batch, kept, resume=resume)
+    assert resumed.first_step == 16
+    assert resumed.losses == expected.losses
+
+
+def test_a_batch_in_parts_trains_as_the_whole() -> None:
+    whole = fit(make_engine(), batch, plan(None))
+    parts = fit(make_engine(), partial(batch, num_parts=4), plan(None))
+    assert parts.losses == pytest.approx(whole.losses, rel=1e-6)
+
+
 def test_a_loss_that_is_no_number_stops_with_the_checkpoint_kept(tmp_path: Path) -> None:
-    def broken(step: int) -> torch.Tensor:
-        return batch(step) * (float("nan") if step == 9 else 1)
+    def broken(step: int) -> list[torch.Tensor]:
+        return [part * (float("nan") if step == 9 else 1) for part in batch(step)]
 
     with pytest.raises(RunError, match="finite number, got nan at step 9"):
         fit(make_engine(), broken, plan(tmp_path))
