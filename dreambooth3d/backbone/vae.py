@@ -5,18 +5,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLHunyuanVideo15
 from diffusers.models.autoencoders.autoencoder_kl_hunyuanvideo15 import HunyuanVideo15RMS_norm
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dreambooth3d.backbone.config import BackboneTrainConfig
 from dreambooth3d.backbone.pool import Chunk, Pool
-from dreambooth3d.model.codec import to_pixels
+from dreambooth3d.model.codec import shorten_single_frames, to_pixels
 from dreambooth3d.training.muon import MatrixRule, build_optimizers
 from dreambooth3d.training.pace import Pace
 from dreambooth3d.training.snapshot import Snapshot
@@ -45,18 +44,17 @@ def batched(vae: AutoencoderKLHunyuanVideo15, *, is_compiled: bool = False) -> I
     """Let a VAE take batches for a while, with the same results sample by sample.
 
     diffusers' mid-block attention gives its mask a shape that broadcasts for one sample only, and
-    fills it row by row; a causal convolution over one frame is a 2-D convolution with the kernel
-    summed over time. Both are replaced on these module objects and put back at the end; so are
-    the norms when `is_compiled` (measured: an update takes half the time).
+    fills it row by row. It is replaced on these module objects and put back at the end, as are
+    single-frame convolutions and, when `is_compiled`, the norms (measured: an update takes half the
+    time).
     """
-    changed: list[tuple[nn.Module, str]] = []
+    changed: list[tuple[nn.Module, str]] = [
+        (module, "forward") for module in shorten_single_frames(vae)
+    ]
     for module in vae.modules():
         if hasattr(module, "prepare_causal_attention_mask"):
             module.__dict__["prepare_causal_attention_mask"] = _frame_causal_mask
             changed.append((module, "prepare_causal_attention_mask"))
-        elif hasattr(module, "time_causal_padding"):
-            module.__dict__["forward"] = _single_frame_shortcut(module)
-            changed.append((module, "forward"))
         elif is_compiled and isinstance(module, HunyuanVideo15RMS_norm):
             module.__dict__["forward"] = _fused_norm(module)
             changed.append((module, "forward"))
@@ -81,16 +79,6 @@ def _frame_causal_mask(
     frame = torch.arange(n_frame, device=device).repeat_interleave(n_hw)
     mask = torch.zeros(n_frame * n_hw, n_frame * n_hw, dtype=dtype, device=device)
     return mask.masked_fill_(frame[:, None] < frame[None], float("-inf"))
-
-
-def _single_frame_shortcut(module: Any) -> Callable[[Tensor], Tensor]:
-    def forward(x_BCTHW: Tensor) -> Tensor:
-        if x_BCTHW.shape[2] > 1:
-            return cast(Tensor, type(module).forward(module, x_BCTHW))
-        padded = F.pad(x_BCTHW[:, :, 0], module.time_causal_padding[:4], mode=module.pad_mode)
-        return F.conv2d(padded, module.conv.weight.sum(2), module.conv.bias)[:, :, None]
-
-    return forward
 
 
 def _fused_norm(module: Any) -> Callable[[Tensor], Tensor]:

@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -25,3 +27,29 @@ def test_latents_have_the_promised_size() -> None:
     latents = held.encode(torch.zeros(1, 3, 5, 40, 32))
     assert latents.shape[2:] == held.latent_size(5, 40, 32)
     assert held.decode(latents).shape == (1, 3, 5, 40, 32)
+
+
+@pytest.mark.parametrize("num_frames", [1, 5])
+def test_the_codec_gives_what_diffusers_own_vae_gives(num_frames: int) -> None:
+    held = codec(1)
+    plain = codec(1).vae
+    for module in plain.modules():
+        module.__dict__.pop("forward", None)
+    pixels = torch.rand(1, 3, num_frames, 32, 32) * 2 - 1
+    expected = plain.encode(pixels).latent_dist.mode() * held.scaling_factor
+    latents = held.encode(pixels)
+    torch.testing.assert_close(latents, expected, atol=1e-5, rtol=1e-4)
+    frames = plain.decode(expected / held.scaling_factor).sample.clamp(-1, 1)
+    torch.testing.assert_close(held.decode(latents), frames, atol=1e-4, rtol=1e-4)
+
+
+def test_a_copied_vae_runs_on_its_own_weights() -> None:
+    held = codec(1)
+    other = deepcopy(held.vae)
+    pixels = torch.rand(1, 3, 1, 32, 32)
+    before = held.encode(pixels)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    assert torch.equal(held.encode(pixels), before)
+    assert not other.encode(pixels).latent_dist.mode().any()
