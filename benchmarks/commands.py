@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+LOG_FOLDER = ROOT / "runs" / "proof"
 
 
 def pipeline_command(script: str, *arguments: str) -> list[str]:
@@ -26,7 +27,7 @@ def started(
     command: Sequence[str], *, log: str, more: Mapping[str, str] | None = None, cwd: Path = ROOT
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """A running command in a session of its own; its output goes to runs/proof/LOG.log."""
-    path = ROOT / "runs" / "proof" / f"{log}.log"
+    path = LOG_FOLDER / f"{log}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as output:
         output.write(f"\n$ {' '.join(command)}\n")
@@ -53,6 +54,18 @@ def run_logged(
     """Exit code of a command."""
     with started(command, log=log, more=more, cwd=cwd) as process:
         return process.wait()
+
+
+def must(
+    command: Sequence[str], *, log: str, more: Mapping[str, str] | None = None, cwd: Path = ROOT
+) -> None:
+    """Run a command.
+
+    Raises:
+        ChildProcessError: it failed.
+    """
+    if code := run_logged(command, log=log, more=more, cwd=cwd):
+        raise ChildProcessError(f"{command[1]} ended with {code}; see runs/proof/{log}.log")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from ray.cluster_utils import Cluster
 
 from benchmarks.commands import run_logged, scratch_folder, started
 from benchmarks.pair_runs import LOG, PairRun, digests, records
-from benchmarks.processes import end_all, family, wait_until, working
+from benchmarks.processes import end_driver, family, wait_until, working
 
 NUM_MOMENTS = 10
 _PATIENCE = 180.0
@@ -42,7 +42,7 @@ def redone_share(run: PairRun) -> float:
         with started(run.command(out), log=LOG) as process:
             if not wait_until(lambda: len(records(out)) >= 0.8 * whole, seconds=_PATIENCE):
                 raise ChildProcessError("the build did not get to 80 % of its parts")
-            _end_driver(process)
+            end_driver(process)
         before = records(out)
         run.build(out)
         after = records(out)
@@ -82,21 +82,13 @@ def _at_work(process: "Popen[bytes]", out: Path) -> bool:
     return process.poll() is None
 
 
-def _end_driver(process: "Popen[bytes]") -> None:
-    """Kill a command as the kernel would, and wait until what it had started is gone."""
-    left = family(process.pid)[1:]
-    process.kill()
-    process.wait()
-    end_all(left)
-
-
 def _kill_driver(run: PairRun, out: Path, moment: float) -> str:
     with started(run.command(out), log=LOG) as process:
         _at_work(process, out)
         time.sleep(moment)
         if process.poll() is not None:
             return "ended before"
-        _end_driver(process)
+        end_driver(process)
     run.build(out)
     return "repeated"
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from subprocess import Popen
 
 import psutil
 
@@ -48,6 +49,14 @@ def wait_until(holds: Callable[[], bool], *, seconds: float) -> bool:
             return True
         time.sleep(_POLL_SECONDS)
     return holds()
+
+
+def end_driver(process: "Popen[bytes]") -> None:
+    """Kill a command as the kernel would, and wait until what it had started is gone."""
+    left = family(process.pid)[1:]
+    process.kill()
+    process.wait()
+    end_all(left)
 
 
 def end_all(processes: list[psutil.Process], *, patience: float = 20.0) -> None:

@@ -15,12 +15,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.backbone import ROWS as BACKBONE
 from benchmarks.journey import ROWS as JOURNEY
 from benchmarks.pairs import ROWS as PAIRS
+from benchmarks.pretrain import ROWS as PRETRAIN
 from benchmarks.rows import Row, RowSkippedError
 from dreambooth3d.artifacts.key import publish_file
 from dreambooth3d.errors import Dreambooth3dError
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES: dict[str, tuple[Row, ...]] = {"backbone": BACKBONE, "journey": JOURNEY, "pairs": PAIRS}
+STAGES: dict[str, tuple[Row, ...]] = {
+    "backbone": BACKBONE,
+    "journey": JOURNEY,
+    "pairs": PAIRS,
+    "pretrain": PRETRAIN,
+}
 
 
 def main(arguments: list[str]) -> int:

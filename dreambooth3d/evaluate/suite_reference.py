@@ -69,6 +69,12 @@ def make_case(seed: int, config: ReferenceSuiteConfig, *, size: int) -> Case:
     )
 
 
+def make_cases(config: ReferenceSuiteConfig, *, size: int) -> list[Case]:
+    """Make the cases of `config.seed`: pictures of `size` pixels, subjects nobody trained on."""
+    first = _FIRST_SEED + _SEEDS_A_SUITE * config.seed
+    return [make_case(first + n, config, size=size) for n in range(config.num_subjects)]
+
+
 def _views(subject: Subject, size: int) -> tuple[NDArray[np.uint8], ...]:
     return tuple(render_view(subject, camera, size=size).rgb for camera in reference_cameras(4))
 
@@ -86,9 +92,7 @@ def run(
     adapter.card.require_pretrained()
     adapter.card.require_backbone(backbone.card.revision, name=backbone.card.name)
     started = time.monotonic()
-    first = _FIRST_SEED + _SEEDS_A_SUITE * config.seed
-    seeds = range(first, first + config.num_subjects)
-    cases = [make_case(seed, config, size=backbone.card.train_side) for seed in seeds]
+    cases = make_cases(config, size=backbone.card.train_side)
     use = place(adapter, backbone)
     report(f"suite reference: {len(cases)} subjects, loss")
     right, wrong = losses(config, backbone, use, cases)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.train import RunConfig, ScalingConfig, TrainingFailedError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.queue import Queue
 
-from dreambooth3d.artifacts.adapter import find_adapter, load_card, save_adapter
+from dreambooth3d.artifacts.adapter import Adapter, find_adapter, load_card, save_adapter
 from dreambooth3d.artifacts.key import artifact_key, exclusive, point_latest, publish
 from dreambooth3d.artifacts.manifest import Manifest
 from dreambooth3d.artifacts.pairs import PairCorpus, read_manifest
@@ -33,11 +34,15 @@ from dreambooth3d.runtime.backbones import warm_backbone, warm_denoiser
 from dreambooth3d.runtime.relay import relayed
 from dreambooth3d.runtime.session import last_line, ray_session, threads_for
 from dreambooth3d.runtime.tracking import RunRecord, Tracker, recording
-from dreambooth3d.training.loop import Progress
+from dreambooth3d.training.loop import FitResult, Progress
 
 STAGE, REVISION = "pretrain", 1
 CURVE_NAME = "curve.json"
 _SPLIT = "train"
+# A lost worker or node: the others start again with it from the last checkpoint.
+_MAX_FAILURES = 3
+# A preemption is announced a minute or more ahead; asking makes the workers wait for each other.
+_LOOK_EVERY = 5
 _LATENTS_USED = "the corpus is encoded, no encoder is loaded"
 _LATENTS_UNUSED = (
     "latents of the corpus are of another backbone, side or precision, pairs are encoded anew"
@@ -123,7 +128,11 @@ def _train(
                 use_gpu=has_gpu,
                 resources_per_worker=None if has_gpu else {"CPU": threads},
             ),
-            run_config=RunConfig(name=key, storage_path=str(out / ".ray")),
+            run_config=RunConfig(
+                name=key,
+                storage_path=str(out / ".ray"),
+                failure_config=FailureConfig(max_failures=_MAX_FAILURES),
+            ),
             torch_config=TorchConfig(backend="nccl" if has_gpu else "gloo"),
         )
         try:
@@ -149,22 +158,46 @@ def _has_gpus(config: PretrainConfig) -> bool:
     return num_gpus > 0
 
 
+class _Rank:
+    """What one rank tells the driver, and asks of the cluster."""
+
+    def __init__(self, config: PretrainConfig, key: str, lines: Queue) -> None:
+        self._config, self._key, self._lines = config, key, lines
+        self._is_saved = False
+        self.is_first = ray.train.get_context().get_world_rank() == 0
+
+    def on_start(self, step: int) -> None:
+        """Say where an interrupted training goes on."""
+        if step:
+            self._say(f"goes on from the checkpoint of step {step}/{self._config.steps}")
+
+    def on_step(self, progress: Progress) -> None:
+        """Report every so many updates."""
+        if progress.step % self._config.log_every == 0 or progress.step == self._config.steps:
+            ray.train.report({"step": progress.step, "loss": progress.loss})
+            self._say(progress.line())
+
+    def must_save(self, step: int) -> bool:
+        """Whether a node of the training has been told to go; true once."""
+        if self._is_saved or step % _LOOK_EVERY or ray.train.get_preemption_info() is None:
+            return False
+        self._is_saved = True
+        self._say(f"a node is about to go, saving at step {step}")
+        return True
+
+    def _say(self, line: str) -> None:
+        if self.is_first:
+            self._lines.put(f"pretrain {self._key}: {line}")
+
+
 def _worker(arguments: Mapping[str, Any]) -> None:
-    """One rank; every rank trains, the first one prints, saves and publishes."""
+    """One rank; every rank trains, the first one speaks, saves and publishes."""
     import torch
 
     torch.set_num_threads(int(arguments["threads"]))
     config = PretrainConfig(**arguments["config"])
     out, key = Path(arguments["out"]), str(arguments["key"])
-    context = ray.train.get_context()
-
-    def on_step(progress: Progress) -> None:
-        is_due = progress.step % config.log_every == 0 or progress.step == config.steps
-        if is_due:
-            ray.train.report({"step": progress.step, "loss": progress.loss})
-        if is_due and context.get_world_rank() == 0:
-            arguments["lines"].put(f"pretrain: {progress.line()}")
-
+    rank = _Rank(config, key, arguments["lines"])
     backbone, examples = _load(config, arguments["corpus"])
     adapter, result = train_adapter(
         config,
@@ -172,21 +205,34 @@ def _worker(arguments: Mapping[str, Any]) -> None:
         examples,
         run_key=key,
         folder=out / ".checkpoints" / key,
-        on_step=on_step,
+        on_start=rank.on_start,
+        on_step=rank.on_step,
+        must_save=rank.must_save,
     )
-    if context.get_world_rank() == 0:
-        with publish(out / key) as aside:
-            card = save_adapter(aside, adapter)
-            curve = {"loss": list(result.losses), "first_step": result.first_step}
-            (aside / CURVE_NAME).write_text(json.dumps(curve), encoding="utf-8")
-            Manifest(
-                stage=STAGE,
-                key=key,
-                config=_versioned(config),
-                parents=card.parents,
-                outputs={"weights_sha256": card.weights_sha256, "curve": CURVE_NAME},
-            ).save(aside)
+    if rank.is_first:
+        _publish(config, adapter, result, out, key)
         shutil.rmtree(out / ".checkpoints" / key, ignore_errors=True)
+
+
+def _publish(
+    config: PretrainConfig, adapter: Adapter, result: FitResult, out: Path, key: str
+) -> None:
+    with publish(out / key) as aside:
+        card = save_adapter(aside, adapter)
+        curve = {
+            "loss": list(result.losses),
+            "first_step": result.first_step,
+            "step_seconds": result.step_seconds,
+            "data_share": result.data_share,
+        }
+        (aside / CURVE_NAME).write_text(json.dumps(curve), encoding="utf-8")
+        Manifest(
+            stage=STAGE,
+            key=key,
+            config=_versioned(config),
+            parents=card.parents,
+            outputs={"weights_sha256": card.weights_sha256, "curve": CURVE_NAME},
+        ).save(aside)
 
 
 def _load(config: PretrainConfig, place: Place) -> tuple[Denoiser, PairExamples]:

@@ -162,9 +162,21 @@ def train_adapter(
     *,
     run_key: str,
     folder: Path | None,
+    on_start: Callable[[int], None] = lambda step: None,
     on_step: Callable[[Progress], None] | None = None,
+    must_save: Callable[[int], bool] = lambda step: False,
 ) -> tuple[Adapter, FitResult]:
-    """Train on this rank; every rank returns the same adapter."""
+    """Train on this rank; every rank returns the same adapter.
+
+    Args:
+        config: of the training.
+        backbone: frozen.
+        examples: of the corpus.
+        run_key: of the adapter; a checkpoint of another one is refused.
+        folder: of checkpoints.
+        on_start: told how many updates an interrupted training has already.
+        on_step, must_save: see `training.loop.fit`.
+    """
     task = build_task(config, backbone)
     plan = Plan(
         num_steps=config.steps,
@@ -175,6 +187,7 @@ def train_adapter(
         average_decay=config.average_decay,
     )
     resume = resume_point(plan)
+    on_start(0 if resume is None else resume.step)
     engine = build_engine(
         config.strategy,
         task,
@@ -206,7 +219,7 @@ def train_adapter(
             build_batch(part, examples, rules, device=device, dtype=torch.float32) for part in parts
         ]
 
-    result = fit(engine, load_batch, plan, resume=resume, on_step=on_step)
+    result = fit(engine, load_batch, plan, resume=resume, on_step=on_step, must_save=must_save)
     weights = task.adapter_weights(result.average or engine.weights())
     return make_adapter(config, backbone, weights, examples.corpus.key, run_key), result
 

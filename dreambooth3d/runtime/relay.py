@@ -4,7 +4,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import ray
 from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 _POLL_SECONDS = 0.5
 
@@ -12,7 +14,9 @@ _POLL_SECONDS = 0.5
 @contextmanager
 def relayed(report: Callable[[str], None]) -> Iterator[Queue]:
     """Hold a queue open whose lines are reported as they come; all of them before it closes."""
-    queue = Queue(actor_options={"num_cpus": 0})
+    # Beside the driver: a node of workers may go, and the training with others goes on.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
     is_over = threading.Event()
 
     def pump() -> None:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from torch import Tensor
@@ -66,12 +67,16 @@ class FitResult:
         losses: of every update.
         first_step: where this run of it began.
         seconds: of this run.
+        step_seconds: the median over this run's updates.
+        data_share: of the time of all updates, spent waiting for batches.
         average: averaged weights by parameter name; empty where none were kept.
     """
 
     losses: tuple[float, ...]
     first_step: int
     seconds: float
+    step_seconds: float = 0.0
+    data_share: float = 0.0
     average: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -87,6 +92,7 @@ def fit(
     *,
     resume: Checkpoint | None = None,
     on_step: Callable[[Progress], None] | None = None,
+    must_save: Callable[[int], bool] = lambda step: False,
 ) -> FitResult:
     """Train from where `resume` ended, or from the start.
 
@@ -97,6 +103,8 @@ def fit(
         plan: length, optimizer, checkpoints.
         resume: the checkpoint that the engine was built with.
         on_step: told after every update on every rank.
+        must_save: asked after every update on every rank, and the same on all: whether to save now,
+            besides every so many updates.
 
     Raises:
         RunError: the loss stopped being a number; the last checkpoint is kept.
@@ -105,6 +113,7 @@ def fit(
     first = len(losses)
     average = _start_average(engine, plan, resume)
     started = time.monotonic()
+    spent: list[tuple[float, float]] = []
     for step in range(first, plan.num_steps):
         began = time.monotonic()
         batches = load_batch(step)
@@ -116,6 +125,7 @@ def fit(
         if average is not None and average.is_due(step + 1):
             average.add(engine.weights(), step + 1)
         now = time.monotonic()
+        spent.append((now - began, loaded - began))
         if on_step is not None:
             on_step(
                 Progress(
@@ -129,13 +139,15 @@ def fit(
                     eta_seconds=(now - started) / (step + 1 - first) * (plan.num_steps - step - 1),
                 )
             )
-        is_last = step + 1 == plan.num_steps
-        if plan.folder is not None and (is_last or (step + 1) % plan.save_every == 0):
+        is_due = step + 1 == plan.num_steps or (step + 1) % plan.save_every == 0
+        if (must_save(step + 1) or is_due) and plan.folder is not None:
             _save(engine, plan, losses, average)
     return FitResult(
         losses=tuple(losses),
         first_step=first,
         seconds=time.monotonic() - started,
+        step_seconds=median(whole for whole, _ in spent) if spent else 0.0,
+        data_share=sum(d for _, d in spent) / max(1e-9, sum(whole for whole, _ in spent)),
         average={} if average is None else average.weights,
     )
 
