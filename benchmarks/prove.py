@@ -69,7 +69,7 @@ def _judge(row: Row, seed: int) -> dict[str, str | float | None]:
         verdict = "ok" if row.holds(measured) else "short"
     except RowSkippedError as reason:
         verdict, note = "skipped", str(reason)
-    except Dreambooth3dError as error:
+    except (Dreambooth3dError, ChildProcessError) as error:
         verdict, note = "failed", str(error)
     shown = "-" if measured is None else f"{measured:.6g}"
     print(f"{row.name} {shown} {row.bar_text} {verdict}{note and ': ' + note}", flush=True)
