@@ -37,6 +37,7 @@ class PretrainConfig:
         average_decay: of the weights' average, which is then what is published; 0 publishes the
             last weights.
         is_checkpointed: recompute blocks in the backward pass to save memory.
+        is_validated: judge every checkpoint on the corpus's held-out subjects, in a process apart.
         save_every, log_every: updates between checkpoints and between printed lines.
     """
 
@@ -63,6 +64,7 @@ class PretrainConfig:
     average_decay: float = 0.0
     is_checkpointed: bool = resource(False)
     seed: int = 0
+    is_validated: bool = resource(True)
     save_every: int = resource(250)
     log_every: int = resource(10)
 

@@ -1,8 +1,7 @@
 """Stage 1 on Ray Train: workers train together, the first one publishes the adapter."""
 
 import json
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,39 +9,36 @@ from typing import Any
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.util.queue import Queue
 
-from dreambooth3d.artifacts.adapter import Adapter, find_adapter, load_card, save_adapter
-from dreambooth3d.artifacts.key import artifact_key, exclusive, point_latest, publish
+from dreambooth3d.artifacts.adapter import find_adapter, load_card
+from dreambooth3d.artifacts.key import (
+    artifact_key,
+    exclusive,
+    point_latest,
+)
 from dreambooth3d.artifacts.manifest import Manifest
 from dreambooth3d.artifacts.pairs import PairCorpus, read_manifest
 from dreambooth3d.artifacts.place import Place
-from dreambooth3d.artifacts.settings import versioned_fields
 from dreambooth3d.errors import ConfigError, RunError
-from dreambooth3d.model.backbone import Denoiser, localize, read_card, read_structure
+from dreambooth3d.model.backbone import localize, read_card, read_structure
 from dreambooth3d.pretrain.config import PretrainConfig
 from dreambooth3d.pretrain.cost import describe_cost
+from dreambooth3d.pretrain.judge import start_judge
 from dreambooth3d.pretrain.pretrain import (
-    PairExamples,
     has_latents,
     parents_of,
     start_card,
-    train_adapter,
     training_side,
 )
-from dreambooth3d.runtime.backbones import warm_backbone, warm_denoiser
+from dreambooth3d.pretrain.validation import LEVELS
+from dreambooth3d.pretrain.worker import CURVE_NAME, SPLIT, STAGE, train_rank, versioned
 from dreambooth3d.runtime.relay import relayed
 from dreambooth3d.runtime.session import last_line, ray_session, threads_for
 from dreambooth3d.runtime.tracking import RunRecord, Tracker, recording
-from dreambooth3d.training.loop import FitResult, Progress
 
-STAGE, REVISION = "pretrain", 1
-CURVE_NAME = "curve.json"
-_SPLIT = "train"
+REVISION = 1
 # A lost worker or node: the others start again with it from the last checkpoint.
 _MAX_FAILURES = 3
-# A preemption is announced a minute or more ahead; asking makes the workers wait for each other.
-_LOOK_EVERY = 5
 _LATENTS_USED = "the corpus is encoded, no encoder is loaded"
 _LATENTS_UNUSED = (
     "latents of the corpus are of another backbone, side or precision, pairs are encoded anew"
@@ -53,14 +49,14 @@ def key_of(config: PretrainConfig, corpus: Path | str) -> str:
     """Artifact key of the adapter these settings make from this corpus."""
     corpus_key = read_manifest(Place.parse(str(corpus))).key
     parents = parents_of(corpus_key, read_card(config.backbone), start_card(config))
-    return artifact_key(STAGE, REVISION, _versioned(config), parents)
+    return artifact_key(STAGE, REVISION, versioned(config), parents)
 
 
 def plan(config: PretrainConfig, corpus: Path | str, out: Path) -> dict[str, Any]:
     """Say what `run` would do, without doing it."""
     card = read_card(config.backbone)
     side = training_side(config, card)
-    key, found = key_of(config, corpus), PairCorpus.open(corpus, split=_SPLIT)
+    key, found = key_of(config, corpus), PairCorpus.open(corpus, split=SPLIT)
     return {
         "inputs": {"pairs": found.place.url, "num_pairs": len(found)},
         "backbone": f"{card.name} ({card.revision})",
@@ -94,7 +90,7 @@ def run(
         if final.is_dir():
             report(f"pretrain {key}: already trained, nothing to do")
         else:
-            found = PairCorpus.open(corpus, split=_SPLIT, verify=True)
+            found = PairCorpus.open(corpus, split=SPLIT, verify=True)
             if "latents" in found.manifest.outputs:
                 is_used = has_latents(config, found, read_card(config.backbone))
                 report(f"pretrain {key}: {_LATENTS_USED if is_used else _LATENTS_UNUSED}")
@@ -114,7 +110,7 @@ def _train(
         has_gpu = _has_gpus(config)
         threads = threads_for(config.workers)
         trainer = TorchTrainer(
-            _worker,
+            train_rank,
             train_loop_config={
                 "config": asdict(config),
                 "corpus": corpus,
@@ -122,6 +118,7 @@ def _train(
                 "key": key,
                 "threads": threads,
                 "lines": lines,
+                "judge": start_judge(config, corpus, out / ".checkpoints" / key, lines, report),
             },
             scaling_config=ScalingConfig(
                 num_workers=config.workers,
@@ -158,98 +155,21 @@ def _has_gpus(config: PretrainConfig) -> bool:
     return num_gpus > 0
 
 
-class _Rank:
-    """What one rank tells the driver, and asks of the cluster."""
-
-    def __init__(self, config: PretrainConfig, key: str, lines: Queue) -> None:
-        self._config, self._key, self._lines = config, key, lines
-        self._is_saved = False
-        self.is_first = ray.train.get_context().get_world_rank() == 0
-
-    def on_start(self, step: int) -> None:
-        """Say where an interrupted training goes on."""
-        if step:
-            self._say(f"goes on from the checkpoint of step {step}/{self._config.steps}")
-
-    def on_step(self, progress: Progress) -> None:
-        """Report every so many updates."""
-        if progress.step % self._config.log_every == 0 or progress.step == self._config.steps:
-            ray.train.report({"step": progress.step, "loss": progress.loss})
-            self._say(progress.line())
-
-    def must_save(self, step: int) -> bool:
-        """Whether a node of the training has been told to go; true once."""
-        if self._is_saved or step % _LOOK_EVERY or ray.train.get_preemption_info() is None:
-            return False
-        self._is_saved = True
-        self._say(f"a node is about to go, saving at step {step}")
-        return True
-
-    def _say(self, line: str) -> None:
-        if self.is_first:
-            self._lines.put(f"pretrain {self._key}: {line}")
-
-
-def _worker(arguments: Mapping[str, Any]) -> None:
-    """One rank; every rank trains, the first one speaks, saves and publishes."""
-    import torch
-
-    torch.set_num_threads(int(arguments["threads"]))
-    config = PretrainConfig(**arguments["config"])
-    out, key = Path(arguments["out"]), str(arguments["key"])
-    rank = _Rank(config, key, arguments["lines"])
-    backbone, examples = _load(config, arguments["corpus"])
-    adapter, result = train_adapter(
-        config,
-        backbone,
-        examples,
-        run_key=key,
-        folder=out / ".checkpoints" / key,
-        on_start=rank.on_start,
-        on_step=rank.on_step,
-        must_save=rank.must_save,
-    )
-    if rank.is_first:
-        _publish(config, adapter, result, out, key)
-        shutil.rmtree(out / ".checkpoints" / key, ignore_errors=True)
-
-
-def _publish(
-    config: PretrainConfig, adapter: Adapter, result: FitResult, out: Path, key: str
-) -> None:
-    with publish(out / key) as aside:
-        card = save_adapter(aside, adapter)
-        curve = {
-            "loss": list(result.losses),
-            "first_step": result.first_step,
-            "step_seconds": result.step_seconds,
-            "data_share": result.data_share,
-        }
-        (aside / CURVE_NAME).write_text(json.dumps(curve), encoding="utf-8")
-        Manifest(
-            stage=STAGE,
-            key=key,
-            config=_versioned(config),
-            parents=card.parents,
-            outputs={"weights_sha256": card.weights_sha256, "curve": CURVE_NAME},
-        ).save(aside)
-
-
-def _load(config: PretrainConfig, place: Place) -> tuple[Denoiser, PairExamples]:
-    """Load what this training needs of the backbone: no encoders where the corpus has latents."""
-    corpus, card = PairCorpus.open(place, split=_SPLIT), read_card(config.backbone)
-    side = training_side(config, card)
-    if has_latents(config, corpus, card):
-        denoiser = warm_denoiser(config.backbone, config.precision)
-        return denoiser, PairExamples(corpus, None, side, device=denoiser.device)
-    backbone = warm_backbone(config.backbone, config.precision)
-    return backbone, PairExamples(corpus, backbone, side)
+def _curves(curve: Mapping[str, Any]) -> dict[str, Sequence[float] | dict[int, float]]:
+    """What MLflow draws: the loss, and of held-out pairs the loss by noise level and the gain."""
+    curves: dict[str, Sequence[float] | dict[int, float]] = {"loss": curve["loss"]}
+    found = curve["validations"]
+    for place, level in enumerate(LEVELS if found else ()):
+        curves[f"held_out_loss_{level:g}"] = {row["step"]: row["own"][place] for row in found}
+    if found:
+        curves["held_out_gain"] = {row["step"]: row["gain"] for row in found}
+    return curves
 
 
 def _record(config: PretrainConfig, final: Path, root: Path) -> None:
     """Write the run to MLflow, once: an outage then is made up for by the next run."""
     card = load_card(final)
-    losses = json.loads((final / CURVE_NAME).read_text(encoding="utf-8"))["loss"]
+    curve = json.loads((final / CURVE_NAME).read_text(encoding="utf-8"))
     tracker = Tracker(root, "dreambooth3d-pretrain")
     if tracker.find({"artifact_key": card.key}) is not None:
         return
@@ -262,13 +182,8 @@ def _record(config: PretrainConfig, final: Path, root: Path) -> None:
                 "pairs": card.parents[0],
                 "sha256": card.weights_sha256,
             },
-            curves={"loss": losses},
+            curves=_curves(curve),
             folder=final,
             model="dreambooth3d-3dapter",
         )
     )
-
-
-def _versioned(config: PretrainConfig) -> dict[str, Any]:
-    """Settings of the key; what is trained and from where counts as a parent, not by its path."""
-    return {k: v for k, v in versioned_fields(config).items() if k not in ("backbone", "start")}

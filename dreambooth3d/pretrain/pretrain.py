@@ -21,6 +21,7 @@ from dreambooth3d.model.backbone import BackboneCard, Denoiser, Encoders
 from dreambooth3d.model.lora import LoraAdapter, Role
 from dreambooth3d.model.names import from_peft, to_peft
 from dreambooth3d.pretrain.config import PretrainConfig
+from dreambooth3d.training.checkpoint import Checkpoint
 from dreambooth3d.training.engine import build_engine
 from dreambooth3d.training.examples import blank_example, encode_example, unpack_example
 from dreambooth3d.training.loop import FitResult, Plan, Progress, fit, resume_point
@@ -165,6 +166,7 @@ def train_adapter(
     on_start: Callable[[int], None] = lambda step: None,
     on_step: Callable[[Progress], None] | None = None,
     must_save: Callable[[int], bool] = lambda step: False,
+    on_save: Callable[[Checkpoint], None] = lambda checkpoint: None,
 ) -> tuple[Adapter, FitResult]:
     """Train on this rank; every rank returns the same adapter.
 
@@ -175,7 +177,7 @@ def train_adapter(
         run_key: of the adapter; a checkpoint of another one is refused.
         folder: of checkpoints.
         on_start: told how many updates an interrupted training has already.
-        on_step, must_save: see `training.loop.fit`.
+        on_step, must_save, on_save: see `training.loop.fit`.
     """
     task = build_task(config, backbone)
     plan = Plan(
@@ -219,7 +221,15 @@ def train_adapter(
             build_batch(part, examples, rules, device=device, dtype=torch.float32) for part in parts
         ]
 
-    result = fit(engine, load_batch, plan, resume=resume, on_step=on_step, must_save=must_save)
+    result = fit(
+        engine,
+        load_batch,
+        plan,
+        resume=resume,
+        on_step=on_step,
+        must_save=must_save,
+        on_save=on_save,
+    )
     weights = task.adapter_weights(result.average or engine.weights())
     return make_adapter(config, backbone, weights, examples.corpus.key, run_key), result
 
