@@ -1,7 +1,8 @@
 """Stage 1 on Ray Train: workers train together, the first one publishes the adapter."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -9,34 +10,46 @@ from typing import Any
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.queue import Queue
 
 from dreambooth3d.artifacts.adapter import find_adapter, load_card
-from dreambooth3d.artifacts.key import (
-    artifact_key,
-    exclusive,
-    point_latest,
-)
+from dreambooth3d.artifacts.key import artifact_key, exclusive, point_latest
 from dreambooth3d.artifacts.manifest import Manifest
 from dreambooth3d.artifacts.pairs import PairCorpus, read_manifest
 from dreambooth3d.artifacts.place import Place
 from dreambooth3d.errors import ConfigError, RunError
-from dreambooth3d.model.backbone import localize, read_card, read_structure
+from dreambooth3d.model.backbone import Denoiser, localize, read_card, read_structure
 from dreambooth3d.pretrain.config import PretrainConfig
 from dreambooth3d.pretrain.cost import describe_cost
-from dreambooth3d.pretrain.judge import start_judge
+from dreambooth3d.pretrain.judge import Judge
 from dreambooth3d.pretrain.pretrain import (
+    HELD_OUT,
+    TRAINED_ON,
+    PairExamples,
     has_latents,
     parents_of,
     start_card,
+    train_adapter,
     training_side,
 )
-from dreambooth3d.pretrain.validation import LEVELS
-from dreambooth3d.pretrain.worker import CURVE_NAME, SPLIT, STAGE, train_rank, versioned
+from dreambooth3d.pretrain.publishing import (
+    CURVE_NAME,
+    STAGE,
+    curves_of,
+    publish_adapter,
+    versioned,
+)
+from dreambooth3d.runtime.backbones import warm_backbone, warm_denoiser
 from dreambooth3d.runtime.relay import relayed
 from dreambooth3d.runtime.session import last_line, ray_session, threads_for
 from dreambooth3d.runtime.tracking import RunRecord, Tracker, recording
+from dreambooth3d.training.checkpoint import Checkpoint
+from dreambooth3d.training.loop import Progress
 
 REVISION = 1
+_MAX_RESTARTS = 3
+# A preemption is announced a minute or more ahead; asking makes the workers wait for each other.
+_LOOK_EVERY = 5
 # A lost worker or node: the others start again with it from the last checkpoint.
 _MAX_FAILURES = 3
 _LATENTS_USED = "the corpus is encoded, no encoder is loaded"
@@ -56,7 +69,7 @@ def plan(config: PretrainConfig, corpus: Path | str, out: Path) -> dict[str, Any
     """Say what `run` would do, without doing it."""
     card = read_card(config.backbone)
     side = training_side(config, card)
-    key, found = key_of(config, corpus), PairCorpus.open(corpus, split=SPLIT)
+    key, found = key_of(config, corpus), PairCorpus.open(corpus, split=TRAINED_ON)
     return {
         "inputs": {"pairs": found.place.url, "num_pairs": len(found)},
         "backbone": f"{card.name} ({card.revision})",
@@ -90,7 +103,7 @@ def run(
         if final.is_dir():
             report(f"pretrain {key}: already trained, nothing to do")
         else:
-            found = PairCorpus.open(corpus, split=SPLIT, verify=True)
+            found = PairCorpus.open(corpus, split=TRAINED_ON, verify=True)
             if "latents" in found.manifest.outputs:
                 is_used = has_latents(config, found, read_card(config.backbone))
                 report(f"pretrain {key}: {_LATENTS_USED if is_used else _LATENTS_UNUSED}")
@@ -110,7 +123,7 @@ def _train(
         has_gpu = _has_gpus(config)
         threads = threads_for(config.workers)
         trainer = TorchTrainer(
-            train_rank,
+            _worker,
             train_loop_config={
                 "config": asdict(config),
                 "corpus": corpus,
@@ -118,7 +131,7 @@ def _train(
                 "key": key,
                 "threads": threads,
                 "lines": lines,
-                "judge": start_judge(config, corpus, out / ".checkpoints" / key, lines, report),
+                "judge": _start_judge(config, corpus, out / ".checkpoints" / key, lines, report),
             },
             scaling_config=ScalingConfig(
                 num_workers=config.workers,
@@ -155,15 +168,108 @@ def _has_gpus(config: PretrainConfig) -> bool:
     return num_gpus > 0
 
 
-def _curves(curve: Mapping[str, Any]) -> dict[str, Sequence[float] | dict[int, float]]:
-    """What MLflow draws: the loss, and of held-out pairs the loss by noise level and the gain."""
-    curves: dict[str, Sequence[float] | dict[int, float]] = {"loss": curve["loss"]}
-    found = curve["validations"]
-    for place, level in enumerate(LEVELS if found else ()):
-        curves[f"held_out_loss_{level:g}"] = {row["step"]: row["own"][place] for row in found}
-    if found:
-        curves["held_out_gain"] = {row["step"]: row["gain"] for row in found}
-    return curves
+def _start_judge(
+    config: PretrainConfig, corpus: Place, folder: Path, lines: Queue, report: Callable[[str], None]
+) -> Any:
+    """Start the actor that judges checkpoints; None where the corpus has nothing held out."""
+    if not config.is_validated:
+        return None
+    if not len(PairCorpus.open(corpus, split=HELD_OUT)):
+        report(
+            "pretrain: the corpus has no held-out subjects, checkpoints are not judged "
+            "(build pairs with --set held_out_share=0.05)"
+        )
+        return None
+    # A GPU that no worker takes, else none: it must never wait for the training's own.
+    num_spare = int(ray.cluster_resources().get("GPU", 0)) - config.workers
+    actor = ray.remote(Judge).options(
+        num_cpus=0,
+        num_gpus=1 if num_spare > 0 else 0,
+        max_restarts=_MAX_RESTARTS,
+        max_task_retries=_MAX_RESTARTS,
+    )
+    return actor.remote(config, corpus, folder, lines)
+
+
+class _Rank:
+    """What one rank tells the driver, and asks of the cluster."""
+
+    def __init__(self, config: PretrainConfig, key: str, lines: Queue, judge: Any) -> None:
+        self._config, self._key, self._lines = config, key, lines
+        self._judge = judge
+        self._is_saved = False
+        self.is_first = ray.train.get_context().get_world_rank() == 0
+
+    def on_start(self, step: int) -> None:
+        """Say where an interrupted training goes on."""
+        if step:
+            self._say(f"goes on from the checkpoint of step {step}/{self._config.steps}")
+
+    def on_step(self, progress: Progress) -> None:
+        """Report every so many updates."""
+        if progress.step % self._config.log_every == 0 or progress.step == self._config.steps:
+            ray.train.report({"step": progress.step, "loss": progress.loss})
+            self._say(progress.line())
+
+    def must_save(self, step: int) -> bool:
+        """Whether a node of the training has been told to go; true once."""
+        if self._is_saved or step % _LOOK_EVERY or ray.train.get_preemption_info() is None:
+            return False
+        self._is_saved = True
+        self._say(f"a node is about to go, saving at step {step}")
+        return True
+
+    def on_save(self, checkpoint: Checkpoint) -> None:
+        """Hand the weights to who judges them; the training does not wait."""
+        if self._judge is not None:
+            self._judge.judge.remote(checkpoint.step, checkpoint.average or checkpoint.weights)
+
+    def validations(self) -> list[dict[str, Any]]:
+        """What has been found of every checkpoint; waits for the last one."""
+        found: list[dict[str, Any]] = (
+            [] if self._judge is None else ray.get(self._judge.results.remote())
+        )
+        return found
+
+    def _say(self, line: str) -> None:
+        if self.is_first:
+            self._lines.put(f"pretrain {self._key}: {line}")
+
+
+def _worker(arguments: Mapping[str, Any]) -> None:
+    """One rank; every rank trains, the first one speaks, saves and publishes."""
+    import torch
+
+    torch.set_num_threads(int(arguments["threads"]))
+    config = PretrainConfig(**arguments["config"])
+    out, key = Path(arguments["out"]), str(arguments["key"])
+    rank = _Rank(config, key, arguments["lines"], arguments["judge"])
+    backbone, examples = _load(config, arguments["corpus"])
+    adapter, result = train_adapter(
+        config,
+        backbone,
+        examples,
+        run_key=key,
+        folder=out / ".checkpoints" / key,
+        on_start=rank.on_start,
+        on_step=rank.on_step,
+        must_save=rank.must_save,
+        on_save=rank.on_save,
+    )
+    if rank.is_first:
+        publish_adapter(config, adapter, result, rank.validations(), out / key)
+        shutil.rmtree(out / ".checkpoints" / key, ignore_errors=True)
+
+
+def _load(config: PretrainConfig, place: Place) -> tuple[Denoiser, PairExamples]:
+    """Load what this training needs of the backbone: no encoders where the corpus has latents."""
+    corpus, card = PairCorpus.open(place, split=TRAINED_ON), read_card(config.backbone)
+    side = training_side(config, card)
+    if has_latents(config, corpus, card):
+        denoiser = warm_denoiser(config.backbone, config.precision)
+        return denoiser, PairExamples(corpus, None, side, device=denoiser.device)
+    backbone = warm_backbone(config.backbone, config.precision)
+    return backbone, PairExamples(corpus, backbone, side)
 
 
 def _record(config: PretrainConfig, final: Path, root: Path) -> None:
@@ -182,7 +288,7 @@ def _record(config: PretrainConfig, final: Path, root: Path) -> None:
                 "pairs": card.parents[0],
                 "sha256": card.weights_sha256,
             },
-            curves=_curves(curve),
+            curves=curves_of(curve),
             folder=final,
             model="dreambooth3d-3dapter",
         )

@@ -31,6 +31,9 @@ from dreambooth3d.training.task import AdapterTask, BatchRules, Example, TrainBa
 # The adapter works at the published strength whatever a file's alpha says (method, section 3).
 SCALE = 1.0
 
+TRAINED_ON, HELD_OUT = "train", "held_out"
+"""Splits of a corpus: what is trained on, and what only judges."""
+
 
 class PairExamples:
     """Load pairs as the backbone takes them, and remember the latest of them.

@@ -93,6 +93,7 @@ def fit(
     resume: Checkpoint | None = None,
     on_step: Callable[[Progress], None] | None = None,
     must_save: Callable[[int], bool] = lambda step: False,
+    on_save: Callable[[Checkpoint], None] = lambda checkpoint: None,
 ) -> FitResult:
     """Train from where `resume` ended, or from the start.
 
@@ -105,6 +106,7 @@ def fit(
         on_step: told after every update on every rank.
         must_save: asked after every update on every rank, and the same on all: whether to save now,
             besides every so many updates.
+        on_save: told of every checkpoint, on the first rank.
 
     Raises:
         RunError: the loss stopped being a number; the last checkpoint is kept.
@@ -141,7 +143,9 @@ def fit(
             )
         is_due = step + 1 == plan.num_steps or (step + 1) % plan.save_every == 0
         if (must_save(step + 1) or is_due) and plan.folder is not None:
-            _save(engine, plan, losses, average)
+            saved = _save(engine, plan, losses, average)
+            if engine.rank == 0:
+                on_save(saved)
     return FitResult(
         losses=tuple(losses),
         first_step=first,
@@ -158,7 +162,9 @@ def _start_average(engine: Engine, plan: Plan, resume: Checkpoint | None) -> Wei
     return WeightAverage(plan.average_decay, engine.weights() if resume is None else resume.average)
 
 
-def _save(engine: Engine, plan: Plan, losses: list[float], average: WeightAverage | None) -> None:
+def _save(
+    engine: Engine, plan: Plan, losses: list[float], average: WeightAverage | None
+) -> Checkpoint:
     """Every rank gathers, the first one writes."""
     assert plan.folder is not None
     checkpoint = Checkpoint(
@@ -171,6 +177,7 @@ def _save(engine: Engine, plan: Plan, losses: list[float], average: WeightAverag
     )
     if engine.rank == 0:
         save_checkpoint(plan.folder, checkpoint)
+    return checkpoint
 
 
 def _check_loss(loss: float, step: int) -> None:

@@ -137,8 +137,24 @@ class AdapterTask(nn.Module):
 
     def row_losses(self, batch: TrainBatch) -> Tensor:
         """Loss of each row, (B,)."""
+        velocity = self.velocity(
+            interpolate(batch.target_BCTHW, batch.noise_BCTHW, batch.sigma_B),
+            batch.sigma_B,
+            batch.texts,
+            batch.references_BVCHW,
+        )
+        return velocity_loss(velocity, batch.target_BCTHW, batch.noise_BCTHW)
+
+    def velocity(
+        self,
+        x_BCTHW: Tensor,
+        sigma_B: Tensor,
+        texts: Sequence[TextStates],
+        references_BVCHW: Tensor | None,
+    ) -> Tensor:
+        """Predict the velocity at noise levels 0..1; one row of references serves all."""
         routes = Routes(subject=self.subject, reference=self.reference, text_scope=self._text_scope)
-        references, kv = batch.references_BVCHW, None
+        references, kv = references_BVCHW, None
         if references is not None and self._attention == "isolated":
             kv = encode_references(
                 self.transformer,
@@ -149,19 +165,18 @@ class AdapterTask(nn.Module):
             )
             references = None
         elif references is not None:
-            references = references.expand(len(batch.texts), -1, -1, -1, -1)
-        velocity = denoise(
+            references = references.expand(len(texts), -1, -1, -1, -1)
+        return denoise(
             self.transformer,
-            interpolate(batch.target_BCTHW, batch.noise_BCTHW, batch.sigma_B),
-            batch.sigma_B * 1000,
-            batch.texts,
+            x_BCTHW,
+            sigma_B * 1000,
+            texts,
             routes=routes,
             references_BVCHW=references,
             reference_kv=kv,
             reference_time_offset=self._offset,
             is_checkpointed=self._is_checkpointed,
         )
-        return velocity_loss(velocity, batch.target_BCTHW, batch.noise_BCTHW)
 
     def adapter_weights(self, trained: Mapping[str, Tensor]) -> dict[Role, dict[str, Tensor]]:
         """Sort an engine's weights by adapter, in diffusers' names; frozen adapters as they are."""
