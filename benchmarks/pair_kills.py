@@ -77,7 +77,10 @@ def _count(
 
 def _at_work(process: "Popen[bytes]", out: Path) -> bool:
     """Whether the build has begun to make parts; False when it ended instead."""
-    begun = lambda: any(out.glob("pairs/.parts-*")) or process.poll() is not None  # noqa: E731
+
+    def begun() -> bool:
+        return any(out.glob("pairs/.parts-*")) or process.poll() is not None
+
     wait_until(begun, seconds=_PATIENCE)
     return process.poll() is None
 

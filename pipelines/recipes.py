@@ -30,7 +30,7 @@ _TINY_CLIPS = GenerateConfig(steps=20, guidance_scale=4.0)
 RECIPES = {
     "tiny": Recipe(
         summary="embedded backbone on a laptop CPU, minutes (default)",
-        pairs=PairsConfig(samples=1536),
+        pairs=PairsConfig(samples=1536, held_out_share=0.05),
         pretrain=PretrainConfig(
             steps=400, batch_size=16, lr=1e-3, warmup_steps=20, schedule="cosine", sigma_shift=3.0
         ),
@@ -41,7 +41,13 @@ RECIPES = {
         summary="tiny, shorter: what `make demo` runs",
         pairs=PairsConfig(samples=1024),
         pretrain=PretrainConfig(
-            steps=320, batch_size=16, lr=1e-3, warmup_steps=20, schedule="cosine", save_every=80
+            steps=320,
+            batch_size=16,
+            lr=1e-3,
+            warmup_steps=20,
+            schedule="cosine",
+            save_every=80,
+            is_validated=False,
         ),
         personalize=replace(_TINY_SUBJECTS, steps=120),
         generate=_TINY_CLIPS,
@@ -60,6 +66,7 @@ RECIPES = {
             steps=3600,
             batch_size=32,
             rank=64,
+            is_validated=False,
             lr=1.5e-3,
             warmup_steps=20,
             schedule="cosine",

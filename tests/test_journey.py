@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,26 @@ def test_pretraining_publishes_an_adapter_with_its_lineage(
     config = PretrainConfig(backbone=str(miniature), steps=6, batch_size=4, lr=1e-2, rank=4)
     pretrain.run(config, corpus, runs / "pretrain", report=said.append)
     assert said == [f"pretrain {adapter.name}: already trained, nothing to do"]
+
+
+def test_checkpoints_are_judged_on_held_out_subjects(tmp_path: Path, miniature: Path) -> None:
+    pairs.run(replace(PAIRS, held_out_share=0.4), tmp_path / "pairs")
+    corpus = latest(tmp_path / "pairs", what="pairs", made_by="x")
+    said: list[str] = []
+    config = PretrainConfig(
+        backbone=str(miniature), steps=4, batch_size=2, lr=1e-2, rank=4, save_every=2,
+        strategy="single",
+    )  # fmt: skip
+    pretrain.run(config, corpus, tmp_path / "pretrain", report=said.append)
+    final = latest(tmp_path / "pretrain", what="3Dapter", made_by="x")
+    found = json.loads((final / "curve.json").read_text())["validations"]
+    assert [row["step"] for row in found] == [2, 4]
+    assert found[0]["own"] != found[1]["own"]
+    assert sorted(p.name for p in (final / "held_out").iterdir()) == [
+        "step-000002.png",
+        "step-000004.png",
+    ]
+    assert any("held-out at step 4: loss" in line for line in said)
 
 
 def test_subjects_train_side_by_side_and_a_broken_one_hurts_nobody(
