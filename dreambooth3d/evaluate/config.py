@@ -158,8 +158,8 @@ class ReferenceSuiteConfig:
     band: tuple[float, float] = (0.6, 0.95)
     named_share: float = 0.3
     steps: int = 30
-    guidance_scale: float = 2.0
-    reference_guidance_scale: float = 4.0
+    guidance_scale: float = 1.5
+    reference_guidance_scale: float = 5.0
     batch_size: int = resource(32)
 
     def __post_init__(self) -> None:
