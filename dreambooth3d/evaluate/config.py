@@ -106,8 +106,11 @@ class BackboneSuiteConfig:
         num_turning: turntable prompts.
         num_frames: frames of a clip; 0 takes the backbone's.
         steps: Euler steps.
-        guidance_scale: classifier-free guidance on the text; at 2 clips of `tiny` change from frame
-            to frame as real ones do, at 4 a quarter more and keep their colours better.
+        guidance_scale: classifier-free guidance on the text.
+        guided_above: noise level, 0..1, below which the text guides no more (arXiv 2404.07724): it
+            has chosen what there is, and would only make frames differ. Measured on 64 turntables:
+            class and colour stay in 62 with it, in 57 with guidance at every level, and clips
+            change a sixth more than real ones, not a third. Not used with guidance on references.
         reference_guidance_scale: guidance on the references; 0 gives them to both branches, as
             published.
         flow_shift: shift of the noise schedule; 0 takes the backbone's.
@@ -120,7 +123,8 @@ class BackboneSuiteConfig:
     num_turning: int = 64
     num_frames: int = 0
     steps: int = 30
-    guidance_scale: float = 3.0
+    guidance_scale: float = 4.0
+    guided_above: float = 0.75
     reference_guidance_scale: float = 0.0
     flow_shift: float = 0.0
     sheet_clips: int = 8
@@ -133,6 +137,7 @@ class BackboneSuiteConfig:
         )
         require_range(self, "seed", "num_frames", "flow_shift", least=0)
         require_range(self, "guidance_scale", "reference_guidance_scale", least=0, most=100)
+        require_range(self, "guided_above", least=0, most=1)
 
 
 @dataclass(frozen=True, kw_only=True)

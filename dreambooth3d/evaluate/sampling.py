@@ -165,7 +165,7 @@ def _sample(
                 text=config.guidance_scale,
                 reference=config.reference_guidance_scale,
             )
-        if config.guidance_scale == 1:
+        if config.guidance_scale == 1 or bool(sigma_B[0] < config.guided_above):
             return conditional
         return guide(conditional, branch(x, sigma_B, empty), config.guidance_scale)
 
