@@ -84,4 +84,8 @@ def _judge(row: Row, seed: int) -> dict[str, str | float | None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        print("stopped; rows that were measured are in runs/proof", file=sys.stderr)
+        sys.exit(130)

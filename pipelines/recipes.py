@@ -25,7 +25,7 @@ class Recipe:
 _TINY_SUBJECTS = PersonalizeConfig(
     steps=150, batch_size=2, lr=1e-3, warmup_steps=10, schedule="cosine"
 )
-_TINY_CLIPS = GenerateConfig(steps=20, guidance_scale=4.0)
+_TINY_CLIPS = GenerateConfig(steps=20, guidance_scale=4.0, guided_above=0.75)
 
 RECIPES = {
     "tiny": Recipe(

@@ -124,16 +124,21 @@ def sample_latents(
     num_steps: int = 24,
     flow_shift: float = 3.0,
     guidance_scale: float = 4.0,
+    guided_above: float = 0.75,
 ) -> Tensor:
-    """Sample latents (B, *shape) for a look at the training."""
+    """Sample latents (B, *shape) for a look at the training, guided at high noise alone."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn((len(texts), *shape), generator=generator)
     both = (*texts, *[empty] * len(texts))
 
     def velocity(x: Tensor, sigma_B: Tensor) -> Tensor:
+        is_guided = bool(sigma_B[0] >= guided_above)
+        states = both if is_guided else tuple(texts)
+        copies = 2 if is_guided else 1
         with torch.autocast("cpu", torch.bfloat16):
-            v = denoise(transformer, torch.cat((x, x)), torch.cat((sigma_B, sigma_B)) * 1000, both)
-        conditional, unconditional = v.float().chunk(2)
-        return guide(conditional, unconditional, guidance_scale)
+            v = denoise(
+                transformer, torch.cat([x] * copies), torch.cat([sigma_B] * copies) * 1000, states
+            ).float()
+        return guide(*v.chunk(2), guidance_scale) if is_guided else v
 
     return euler(velocity, noise, flow_sigmas(num_steps, flow_shift))

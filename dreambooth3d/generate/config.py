@@ -15,6 +15,8 @@ class GenerateConfig:
         num_frames, width, height: the clip, in frames and pixels; 0 takes the backbone's default.
         steps: Euler steps.
         guidance_scale: classifier-free guidance on the text; 1 turns it off.
+        guided_above: noise level, 0..1, below which the text guides no more (arXiv 2404.07724); 0
+            guides at every level. On `tiny` 0.75 keeps objects the same as they turn.
         reference_guidance_scale: the same on the references of a subject (arXiv 2211.09800,
             equation 3); 1 turns it off, more costs a third pass a step.
         flow_shift: shift of the noise schedule; 0 takes the backbone's default.
@@ -33,6 +35,7 @@ class GenerateConfig:
     height: int = 0
     steps: int = 20
     guidance_scale: float = 4.0
+    guided_above: float = 0.0
     reference_guidance_scale: float = 1.0
     flow_shift: float = 0.0
     negative_prompt: str = ""
@@ -51,3 +54,4 @@ class GenerateConfig:
         require_range(self, "fps", least=1, most=240)
         require_range(self, "guidance_scale", "reference_guidance_scale", least=0, most=100)
         require_range(self, "flow_shift", least=0)
+        require_range(self, "guided_above", least=0, most=1)

@@ -85,6 +85,7 @@ class ClipRequest:
     seed: int = 0
     num_steps: int = 20
     guidance_scale: float = 4.0
+    guided_above: float = 0.0
     reference_guidance_scale: float = 1.0
     negative_prompt: str = ""
 
@@ -136,6 +137,7 @@ def make_request(
         seed=config.seed + index,
         num_steps=config.steps,
         guidance_scale=config.guidance_scale,
+        guided_above=config.guided_above,
         reference_guidance_scale=config.reference_guidance_scale,
         negative_prompt=config.negative_prompt,
     )
@@ -243,8 +245,8 @@ class _Batch:
         self._backbone = backbone
         self._subjects = [request.subject for request in requests]
         first = requests[0]
-        self._is_guided = any(request.guidance_scale != 1 for request in requests)
         self._scale = _column([r.guidance_scale for r in requests], backbone)
+        self._guided_above = _column([r.guided_above for r in requests], backbone)
         by_reference = [r.reference_guidance_scale if r.subject else 1.0 for r in requests]
         self._reference_scale = _column(by_reference, backbone)
         prompts = [
@@ -270,18 +272,20 @@ class _Batch:
     def velocity(self, x_BCTHW: Tensor, sigma_B: Tensor, /) -> Tensor:
         """Guided velocity; references are in both branches of the guidance on the text."""
         full = self._branch(x_BCTHW, sigma_B, self._texts, self._views)
+        is_late = sigma_B.view(-1, 1, 1, 1, 1) < self._guided_above
+        scale = torch.where(is_late, 1.0, self._scale)
         if self._is_guided_by_reference:
             return guide_by_both(
                 full,
                 self._branch(x_BCTHW, sigma_B, self._negatives, self._views),
                 self._branch(x_BCTHW, sigma_B, self._negatives, self._blank),
-                text=self._scale,
+                text=scale,
                 reference=self._reference_scale,
             )
-        if not self._is_guided:
+        if bool((scale == 1).all()):
             return full
         without_text = self._branch(x_BCTHW, sigma_B, self._negatives, self._views)
-        return guide(full, without_text, self._scale)
+        return guide(full, without_text, scale)
 
     def _branch(
         self, x_BCTHW: Tensor, sigma_B: Tensor, texts: Sequence[TextStates], views: "_Views"

@@ -23,6 +23,9 @@ from dreambooth3d.model.backbone import read_card
 from dreambooth3d.runtime.backbones import warm_backbone
 
 STAGE, REVISION = "generate", 1
+_SAMPLER_SETTINGS = (
+    "steps", "guidance_scale", "guided_above", "reference_guidance_scale", "negative_prompt",
+)  # fmt: skip
 # An adapter folder (None: the plain backbone) and a prompt.
 Order = tuple[Path | None, str]
 
@@ -153,10 +156,6 @@ def describe(config: GenerateConfig, request: ClipRequest, revision: str) -> dic
         "adapter_sha256": None if card is None else card.weights_sha256,
         "adapter_key": None if card is None else card.key,
         "backbone_revision": revision,
-        "sampler": {
-            k: v
-            for k, v in asdict(config).items()
-            if k in ("steps", "guidance_scale", "reference_guidance_scale", "negative_prompt")
-        }
+        "sampler": {k: v for k, v in asdict(config).items() if k in _SAMPLER_SETTINGS}
         | {"flow_shift": request.flow_shift},
     }

@@ -118,6 +118,19 @@ def test_guidance_on_the_references_acts_on_their_part_alone(
     assert np.abs(plain.astype(int) - guided.astype(int)).max() <= 1
 
 
+def test_the_text_guides_above_its_noise_level_alone(backbone: Backbone) -> None:
+    def clip(**changes: float) -> np.ndarray:
+        (frames,) = generate_batch(backbone, [request(None, 5, **changes)])
+        assert frames is not None
+        return frames
+
+    always, never = clip(), clip(guidance_scale=1.0)
+    assert np.array_equal(clip(guided_above=1.0, guidance_scale=1.0), never)
+    some = clip(guided_above=0.9)
+    assert not np.array_equal(some, always)
+    assert not np.array_equal(some, never)
+
+
 def test_dropped_rows_stop_and_the_others_are_unchanged(backbone: Backbone) -> None:
     subjects = [place_adapter(adapter(backbone, seed), backbone) for seed in range(2)]
     requests = [request(s, i) for i, s in enumerate(subjects)]
