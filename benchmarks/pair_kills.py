@@ -106,7 +106,7 @@ def _kill_worker(run: PairRun, out: Path, moment: float) -> str:
 
 
 def _kill_one(process: "Popen[bytes]") -> bool:
-    found = working(family(process.pid))
+    found = working(family(process.pid), "Map")
     if not found:
         return False
     found[0].send_signal(signal.SIGKILL)

@@ -106,11 +106,7 @@ def kill_at(
                 end_driver(process)
             else:
                 # Of the workers, only those of the training have the step at hand.
-                found = [
-                    p
-                    for p in working(family(process.pid))
-                    if "TrainWorker" in " ".join(p.cmdline())
-                ]
+                found = working(family(process.pid), "RayTrainWorker")
                 os.kill(found[0].pid, signal.SIGKILL)
                 if process.wait():
                     raise ChildProcessError(f"it ended with {process.returncode}, see {_LOG_PATH}")

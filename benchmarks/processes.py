@@ -18,9 +18,9 @@ def family(pid: int) -> list[psutil.Process]:
         return []
 
 
-def working(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Ray's workers with a task at hand."""
-    return [p for p in processes if (name := _title(p)).startswith("ray::") and "IDLE" not in name]
+def working(processes: list[psutil.Process], task: str) -> list[psutil.Process]:
+    """Ray's workers that have a task of this name at hand, such as `Map`."""
+    return [process for process in processes if _title(process).startswith(f"ray::{task}")]
 
 
 def _title(process: psutil.Process) -> str:

@@ -139,6 +139,9 @@ def sample_latents(
             v = denoise(
                 transformer, torch.cat([x] * copies), torch.cat([sigma_B] * copies) * 1000, states
             ).float()
-        return guide(*v.chunk(2), guidance_scale) if is_guided else v
+        if not is_guided:
+            return v
+        conditional, unconditional = v.chunk(2)
+        return guide(conditional, unconditional, guidance_scale)
 
     return euler(velocity, noise, flow_sigmas(num_steps, flow_shift))

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,9 @@ import ray
 import ray.data
 
 from dreambooth3d.errors import ConfigError, RunError
+
+# The end of a traceback, such as `RuntimeError: what happened`, but for Ray's own.
+_ERROR_LINE = re.compile(r"((?!ray\.)[\w.]*(?:Error|Exception|Interrupt)): (.+)")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -75,9 +79,16 @@ def worker_environment(threads: int) -> dict[str, str]:
 
 
 def last_line(error: BaseException) -> str:
-    """The sentence of an error that came through Ray with a remote traceback."""
+    """The sentence of an error that came through Ray with a remote traceback.
+
+    The worker's own error is only in the text: Ray's errors and hints stand behind it.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    said = [found for line in lines if (found := _ERROR_LINE.fullmatch(line))]
+    if not said:
+        return lines[-1] if lines else type(error).__name__
+    name, sentence = said[-1].groups()
+    return sentence if name.startswith("dreambooth3d.") else f"{name}: {sentence}"
 
 
 def num_cores() -> int:
