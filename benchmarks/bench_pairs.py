@@ -11,7 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -97,8 +97,7 @@ def measure_throughput(seed: int) -> Throughput:
 
 
 def _ours(config: PairsConfig, out: Path, *, workers: int) -> None:
-    changed = PairsConfig(**{**asdict(config), "workers": workers})
-    job.run(changed, out, report=lambda line: None)
+    job.run(replace(config, workers=workers), out, report=lambda line: None)
 
 
 def _parts_of(config: PairsConfig) -> tuple[Source, Chain]:

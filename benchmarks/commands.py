@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from dreambooth3d.artifacts.key import latest
+
 ROOT = Path(__file__).resolve().parents[1]
 LOG_FOLDER = ROOT / "runs" / "proof"
 
@@ -66,6 +68,11 @@ def must(
     """
     if code := run_logged(command, log=log, more=more, cwd=cwd):
         raise ChildProcessError(f"{command[1]} ended with {code}; see runs/proof/{log}.log")
+
+
+def newest(out: Path, stage: str) -> Path:
+    """The artifact that a stage published last below `out`."""
+    return latest(out / stage, what=stage, made_by="its command")
 
 
 @contextmanager

@@ -65,10 +65,7 @@ _DAMAGES: tuple[tuple[str, Callable[[Random], Changes]], ...] = (
 
 
 def write_malformed(folder: Path, seed: int) -> Counter[str]:
-    """Write tars of `NUM_RECORDS` samples below `folder`; how many are to end as what.
-
-    Members that would leave the folder are beside the samples of the first tar.
-    """
+    """Write tars of `NUM_RECORDS` samples below `folder`; how many are to end as what."""
     rng = Random(seed)
     expected: Counter[str] = Counter()
     folder.mkdir(parents=True)

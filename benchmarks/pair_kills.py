@@ -75,19 +75,18 @@ def _count(
     return same
 
 
-def _at_work(process: "Popen[bytes]", out: Path) -> bool:
-    """Whether the build has begun to make parts; False when it ended instead."""
+def _wait_for_work(process: "Popen[bytes]", out: Path) -> None:
+    """Wait until the build has begun to make parts, or has ended instead."""
 
     def begun() -> bool:
         return any(out.glob("pairs/.parts-*")) or process.poll() is not None
 
     wait_until(begun, seconds=_PATIENCE)
-    return process.poll() is None
 
 
 def _kill_driver(run: PairRun, out: Path, moment: float) -> str:
     with started(run.command(out), log=LOG) as process:
-        _at_work(process, out)
+        _wait_for_work(process, out)
         time.sleep(moment)
         if process.poll() is not None:
             return "ended before"
@@ -98,7 +97,7 @@ def _kill_driver(run: PairRun, out: Path, moment: float) -> str:
 
 def _kill_worker(run: PairRun, out: Path, moment: float) -> str:
     with started(run.command(out), log=LOG) as process:
-        _at_work(process, out)
+        _wait_for_work(process, out)
         time.sleep(moment)
         if not wait_until(lambda: _kill_one(process), seconds=2):
             return "ended before"
@@ -122,7 +121,7 @@ def _kill_node(run: PairRun, out: Path, moment: float) -> str:
         cluster.wait_for_nodes()
         place = {"RAY_ADDRESS": cluster.address}
         with started(run.command(out), log=LOG, more=place) as process:
-            _at_work(process, out)
+            _wait_for_work(process, out)
             time.sleep(moment)
             if process.poll() is not None:
                 return "ended before"

@@ -34,9 +34,11 @@ def main(arguments: list[str]) -> int:
         peak, ended = [idle], threading.Event()
         watch = threading.Thread(target=_watch, args=(peak, ended))
         watch.start()
-        job.run(config, out, report=lambda line: print(line, file=sys.stderr, flush=True))
-        ended.set()
-        watch.join()
+        try:
+            job.run(config, out, report=lambda line: print(line, file=sys.stderr, flush=True))
+        finally:
+            ended.set()
+            watch.join()
     print(json.dumps({"idle": idle, "peak": max(peak)}))
     return 0
 

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.commands import pipeline_command, run_logged
+from benchmarks.commands import newest, pipeline_command, run_logged
 from dreambooth3d.pairs.subjects import photograph
 from dreambooth3d.scenes import FIRST_HELD_OUT_SEED
 
@@ -65,9 +65,8 @@ class PairRun:
 
 def digests(out: Path) -> dict[str, str]:
     """The sha256 of every file of the corpus that was published last below `out`, by name."""
-    latest = (out / "pairs" / "LATEST").read_text(encoding="utf-8").strip()
-    folder = out / "pairs" / latest
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+    files = sorted(newest(out, "pairs").iterdir())
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def records(out: Path) -> dict[str, tuple[int, int]]:

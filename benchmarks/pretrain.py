@@ -11,7 +11,7 @@ from statistics import median
 
 import torch
 
-from benchmarks.commands import must, pipeline_command, scratch_folder
+from benchmarks.commands import must, newest, pipeline_command, scratch_folder
 from benchmarks.pretrain_faults import FAULTS
 from benchmarks.pretrain_jobs import submit_twice
 from benchmarks.pretrain_runs import (
@@ -57,8 +57,7 @@ def _pairs(seed: int) -> Path:
     """The corpus of a seed; it stays until the proof ends."""
     home = Path(_kept.enter_context(tempfile.TemporaryDirectory(prefix="dreambooth3d-")))
     build_corpus(home, seed)
-    latest = (home / "pairs" / "LATEST").read_text(encoding="utf-8").strip()
-    return home / "pairs" / latest
+    return newest(home, "pairs")
 
 
 @cache
@@ -160,8 +159,8 @@ def data_wait(seed: int) -> float:
     with scratch_folder() as out:
         _build("build_pairs.py", "--out", str(out), "--set", f"seed={seed}", "--set", "samples=256",
               "--set", "encode=tiny")  # fmt: skip
-        latest = (out / "pairs" / "LATEST").read_text(encoding="utf-8").strip()
-        return train(out, out / "pairs" / latest, seed, *_SINGLE, steps=_COST_STEPS).data_share
+        pairs = newest(out, "pairs")
+        return train(out, pairs, seed, *_SINGLE, steps=_COST_STEPS).data_share
 
 
 @cache
@@ -171,8 +170,7 @@ def _learned(seed: int) -> tuple[float, float]:
         sets = ["--recipe", "packaged", "--out", str(out)]
         _build("build_pairs.py", *sets, "--set", f"seed={seed + 1}", "--set", "samples=6144")
         _build("pretrain.py", *sets, "--set", f"seed={seed}", "--set", f"steps={_LEARNING_STEPS}")
-        latest = (out / "pretrain" / "LATEST").read_text(encoding="utf-8").strip()
-        adapter = load_adapter(out / "pretrain" / latest)
+        adapter = load_adapter(newest(out, "pretrain"))
     backbone = load_backbone("tiny")
     config = ReferenceSuiteConfig(seed=seed)
     use = suite_reference.place(adapter, backbone)

@@ -14,7 +14,7 @@ from subprocess import Popen
 import torch
 from ray.cluster_utils import Cluster
 
-from benchmarks.commands import LOG_FOLDER, must, pipeline_command, started
+from benchmarks.commands import LOG_FOLDER, must, newest, pipeline_command, started
 from benchmarks.processes import end_driver, family, wait_until, working
 from dreambooth3d.artifacts.adapter import load_adapter
 
@@ -62,8 +62,7 @@ def train(out: Path, pairs: Path, seed: int, *settings: str, steps: int = STEPS)
 
 def result(out: Path) -> Training:
     """Read the adapter that was trained last below `out`."""
-    latest = (out / "pretrain" / "LATEST").read_text(encoding="utf-8").strip()
-    folder = out / "pretrain" / latest
+    folder = newest(out, "pretrain")
     curve = json.loads((folder / "curve.json").read_text(encoding="utf-8"))
     return Training(
         losses=tuple(curve["loss"]),
