@@ -3,7 +3,8 @@
 | module     | holds                                                                       |
 |------------|-----------------------------------------------------------------------------|
 | `settings` | what the operator chooses, with ``DREAMBOOTH3D_*`` overrides                |
-| `schema`   | requests: the only place that validates what a client sends                 |
+| `schema`   | what a client sends, field by field                                         |
+| `orders`   | a request as a whole: shape, prompt, subject; complete, as the table holds it |
 | `replies`  | what is sent back                                                           |
 | `errors`   | the one form of every refusal                                               |
 | `jobs`     | the job table: every accepted job ends once, as completed, failed, canceled |

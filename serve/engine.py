@@ -31,9 +31,9 @@ from dreambooth3d.model.backbone import Backbone, load_backbone
 from dreambooth3d.model.lora import LoraLayer, idle_names
 from serve.adapters import AdapterCache, CacheFullError
 from serve.jobs import JobTable
+from serve.orders import ClipOrder
 from serve.records import Claim, Job
 from serve.results import ResultStore
-from serve.schema import ClipOrder
 from serve.settings import ServeSettings
 from serve.subjects import SubjectCatalog
 

@@ -6,8 +6,8 @@ from typing import Literal
 from pydantic import BaseModel
 
 from serve.errors import ErrorBody
+from serve.orders import ClipOrder, ClipRules
 from serve.records import Job, Status
-from serve.schema import ClipOrder, ClipRules
 from serve.subjects import ServableSubject
 
 _LEAST_POLL_MS, _MOST_POLL_MS = 200, 5000

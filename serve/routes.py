@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
 from dreambooth3d.model.backbone import read_card
-from serve import replies, schema
+from serve import orders, replies, schema
 from serve.body import read_body
 from serve.errors import ApiError, ErrorBody, ErrorReply
 from serve.jobs import JobTable
@@ -32,7 +32,7 @@ class Services:
     """What the routes work on; `is_ready` asks the engine whether it is warm."""
 
     settings: ServeSettings
-    rules: schema.ClipRules
+    rules: orders.ClipRules
     jobs: JobTable
     subjects: SubjectCatalog
     results: ResultStore
@@ -48,7 +48,7 @@ def open_services(
     """Open the job table and folders; of the backbone only the card is read."""
     return Services(
         settings=settings,
-        rules=schema.ClipRules.of(read_card(settings.backbone), settings),
+        rules=orders.ClipRules.of(read_card(settings.backbone), settings),
         jobs=jobs or JobTable(settings.database_url),
         subjects=SubjectCatalog(settings.subjects_root),
         results=ResultStore(settings.results_root),
@@ -247,12 +247,12 @@ def _submit(given: Services, asked: schema.VideoCreate, key: str | None) -> Job:
     card = None
     if asked.subject is not None:
         card = _find_subject(given, asked.subject, param="subject").card
-        schema.check_adapter(card, given.rules)
-    order = schema.resolve(asked, given.rules, card)
+        orders.check_adapter(card, given.rules)
+    order = orders.resolve(asked, given.rules, card)
     new = NewJob(
         request=order.to_json(),
         request_hash=asked.content_hash,
-        batch_key=schema.batch_key(order, card),
+        batch_key=orders.batch_key(order, card),
         num_tokens=given.rules.num_tokens(order.num_frames, order.width, order.height),
         steps=order.num_steps,
         idempotency_key=key,
@@ -288,7 +288,7 @@ def _describe(given: Services, job: Job, response: Response | None = None) -> re
 def _describe_subject(given: Services, subject: ServableSubject) -> replies.SubjectReply:
     problem: ErrorBody | None = None
     try:
-        schema.check_adapter(subject.card, given.rules)
+        orders.check_adapter(subject.card, given.rules)
     except ApiError as error:
         problem = error.reply.error
     return replies.subject_reply(subject, problem)

@@ -1,33 +1,15 @@
-"""Requests: the only place that validates what a client sends.
-
-`VideoCreate` checks each field alone (400). `resolve` checks it against the backbone and the
-subject: the clip's shape (422), the prompt's brackets (400), the adapter (409). What comes out, a
-`ClipOrder`, is complete and is what the job table stores.
-"""
+"""What a client sends, field by field (400); `orders` then checks a request as a whole."""
 
 import hashlib
 import json
 import re
-import secrets
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from dreambooth3d.artifacts.adapter import AdapterCard
-from dreambooth3d.artifacts.jsonfile import JsonValue, read_json
-from dreambooth3d.errors import AdapterError, ConfigError, InputError
-from dreambooth3d.generate.config import GenerateConfig
-from dreambooth3d.generate.generate import mark_subject
-from dreambooth3d.model.backbone import BackboneCard
-from dreambooth3d.model.prompts import split_brackets
 from serve.errors import ApiError
-from serve.settings import ServeSettings
 
 MAX_PROMPT_LETTERS = 4000
-_DEFAULTS = GenerateConfig()
-_DEFAULT_CLIP_SCALE = 16
 _MAX_SHOWN = 80
 _JOB_ID = re.compile(r"video_[0-9a-f]{32}")
 _SUBJECT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -127,141 +109,12 @@ class VideoCreate(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClipOrder:
-    """A complete request: nothing is left to defaults. Sizes in pixels and frames."""
-
-    prompt: str
-    negative_prompt: str
-    subject: str | None
-    model: str
-    num_frames: int
-    width: int
-    height: int
-    fps: int
-    seed: int
-    num_steps: int
-    guidance_scale: float
-    flow_shift: float
-    metadata: dict[str, str]
-    reference_scale: float = 1.0
-
-    def to_json(self) -> dict[str, JsonValue]:
-        """Return the fields as JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, found: dict[str, Any]) -> "ClipOrder":
-        """Read what `to_json` wrote."""
-        return cls(**found)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipRules:
-    """What clips the served backbone can make.
-
-    Attributes:
-        model: name of the backbone, without its folder.
-        backbone: its card.
-        spatial_ratio, temporal_ratio: of its VAE.
-        max_tokens: latent tokens of the largest clip.
-        max_steps: most denoising steps.
-        reference_attention: which adapters are accepted.
-    """
-
-    model: str
-    backbone: BackboneCard
-    spatial_ratio: int
-    temporal_ratio: int
-    max_tokens: int
-    max_steps: int
-    reference_attention: Literal["any", "joint", "isolated"]
-
-    @classmethod
-    def of(cls, card: BackboneCard, settings: ServeSettings) -> "ClipRules":
-        """Read the VAE's ratios beside the card."""
-        vae = read_json(card.folder / "vae" / "config.json", what="VAE config")
-        rules = cls(
-            model=Path(card.name).name,
-            backbone=card,
-            spatial_ratio=int(str(vae["spatial_compression_ratio"])),
-            temporal_ratio=int(str(vae["temporal_compression_ratio"])),
-            max_tokens=settings.max_clip_tokens,
-            max_steps=settings.max_steps,
-            reference_attention=settings.reference_attention,
-        )
-        usual = rules.num_tokens(card.num_frames, card.width, card.height)
-        return replace(rules, max_tokens=rules.max_tokens or _DEFAULT_CLIP_SCALE * usual)
-
-    def num_tokens(self, num_frames: int, width: int, height: int) -> int:
-        """Latent tokens of a clip."""
-        num_latents = (num_frames - 1) // self.temporal_ratio + 1
-        return num_latents * (width // self.spatial_ratio) * (height // self.spatial_ratio)
-
-    def nearest_num_frames(self, num_frames: float) -> int:
-        """Return the nearest frame count the VAE can hold, at least 1."""
-        ratio = self.temporal_ratio
-        return max(0, round((num_frames - 1) / ratio)) * ratio + 1
-
-
 def parse_create(body: object) -> VideoCreate:
     """Check the fields of a body, each alone; the first wrong one is a 400."""
     try:
         return VideoCreate.model_validate(body)
     except ValidationError as error:
         raise _bad_field(error) from error
-
-
-def resolve(asked: VideoCreate, rules: ClipRules, adapter: AdapterCard | None) -> ClipOrder:
-    """Complete a request from the backbone's defaults and check it as a whole."""
-    _check_model(asked.model, rules)
-    _check_prompt(asked, adapter)
-    size = asked.size or f"{rules.backbone.width}x{rules.backbone.height}"
-    width, height = map(int, size.split("x"))
-    fps = asked.fps or _DEFAULTS.fps
-    num_frames = asked.num_frames
-    if num_frames is None and asked.seconds is not None:
-        num_frames = rules.nearest_num_frames(float(asked.seconds) * fps)
-    if num_frames is None:
-        num_frames = rules.backbone.num_frames
-    _check_shape(rules, num_frames, width, height)
-    scale = asked.guidance_scale
-    return ClipOrder(
-        prompt=asked.prompt,
-        negative_prompt=asked.negative_prompt or "",
-        subject=asked.subject,
-        model=rules.model,
-        num_frames=num_frames,
-        width=width,
-        height=height,
-        fps=fps,
-        seed=secrets.randbelow(2**31) if asked.seed is None else asked.seed,
-        num_steps=_check_steps(asked.num_inference_steps or _DEFAULTS.steps, rules),
-        guidance_scale=_DEFAULTS.guidance_scale if scale is None else scale,
-        flow_shift=rules.backbone.flow_shift,
-        metadata=asked.metadata or {},
-        reference_scale=1.0 if asked.reference_scale is None else asked.reference_scale,
-    )
-
-
-def batch_key(order: ClipOrder, adapter: AdapterCard | None) -> str:
-    """Jobs of equal key may share a batch; the engine checks again with loaded adapters."""
-    shape = f"{order.width}x{order.height}x{order.num_frames}/{order.num_steps}/{order.flow_shift}"
-    if adapter is None:
-        return f"{shape}/plain"
-    has_views = adapter.method != "3dreambooth"
-    num_views = adapter.num_views if has_views else 0
-    return f"{shape}/{adapter.reference_attention}/{num_views}/{adapter.text_scope}"
-
-
-def check_adapter(adapter: AdapterCard, rules: ClipRules) -> None:
-    """Refuse with 409 an adapter that was made for something else than what is served."""
-    try:
-        adapter.require_backbone(rules.backbone.revision, name=rules.model)
-        if rules.reference_attention != "any":
-            adapter.require_attention(rules.reference_attention)
-    except AdapterError as error:
-        raise ApiError(409, "adapter_mismatch", str(error), param="subject") from error
 
 
 def is_job_id(value: str) -> bool:
@@ -335,67 +188,3 @@ def _bad_field(error: ValidationError) -> ApiError:
     first = error.errors(include_url=False)[0]
     param = str(first["loc"][0]) if first["loc"] else "body"
     return field_error(shown(param)[1:-1], first["type"], first["msg"], first["input"])
-
-
-def _check_model(model: str | None, rules: ClipRules) -> None:
-    if model is not None and model != rules.model:
-        raise ApiError(
-            404,
-            "model_not_found",
-            f"model must be {rules.model!r}, got {shown(model)}; leave it out or see /v1/models",
-            param="model",
-        )
-
-
-def _check_prompt(asked: VideoCreate, adapter: AdapterCard | None) -> None:
-    for param in ("prompt", "negative_prompt"):
-        text: str = getattr(asked, param) or ""
-        try:
-            marked = split_brackets(text)
-            if adapter is not None and param == "prompt":
-                mark_subject(text, adapter)
-            elif marked.span is not None:
-                raise ConfigError(
-                    f"brackets in {param} must name the chosen subject, got "
-                    f"[{marked.text[slice(*marked.span)]}] without one; "
-                    "choose a subject or leave the brackets out"
-                )
-        except (ConfigError, InputError) as error:
-            raise ApiError(400, "invalid_prompt", str(error), param=param) from error
-
-
-def _check_shape(rules: ClipRules, num_frames: int, width: int, height: int) -> None:
-    ratio = rules.temporal_ratio
-    if num_frames < 1 or (num_frames - 1) % ratio:
-        raise _bad_shape(
-            f"num_frames must be {ratio}n + 1, got {num_frames}; "
-            f"use {rules.nearest_num_frames(num_frames)}",
-            "num_frames",
-        )
-    multiple = rules.spatial_ratio
-    if min(width, height) < multiple or width % multiple or height % multiple:
-        nearest = [max(1, round(side / multiple)) * multiple for side in (width, height)]
-        raise _bad_shape(
-            f"size must be multiples of {multiple}, got {width}x{height}; "
-            f"use {nearest[0]}x{nearest[1]}",
-            "size",
-        )
-    if (num_tokens := rules.num_tokens(num_frames, width, height)) > rules.max_tokens:
-        raise _bad_shape(
-            f"a clip must have at most {rules.max_tokens} latent tokens, got {num_tokens} for "
-            f"{width}x{height} and {num_frames} frames; make it smaller or shorter",
-            "size",
-        )
-
-
-def _check_steps(num_steps: int, rules: ClipRules) -> int:
-    if num_steps > rules.max_steps:
-        raise _bad_shape(
-            f"num_inference_steps must be at most {rules.max_steps}, got {num_steps}; use fewer",
-            "num_inference_steps",
-        )
-    return num_steps
-
-
-def _bad_shape(message: str, param: str) -> ApiError:
-    return ApiError(422, "shape_not_allowed", message, param=param)

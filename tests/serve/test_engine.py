@@ -15,9 +15,10 @@ from dreambooth3d.model.backbone import Backbone, read_card
 from serve import engine as engine_module
 from serve.engine import Engine
 from serve.jobs import JobTable
+from serve.orders import ClipRules, batch_key, resolve
 from serve.records import Job, NewJob
 from serve.results import CLIP_NAME, THUMBNAIL_NAME, ResultStore
-from serve.schema import ClipRules, batch_key, parse_create, resolve
+from serve.schema import parse_create
 from serve.settings import ServeSettings
 from serve.subjects import SubjectCatalog
 
