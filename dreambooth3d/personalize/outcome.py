@@ -1,12 +1,50 @@
 """What became of the subjects of a batch: one record each, a printable line, the result table."""
 
 import csv
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from PIL import Image
 
 from dreambooth3d.artifacts.subject import Subject
 from dreambooth3d.personalize.config import PersonalizeConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """A checkpoint, judged on views of the subject that it was never trained on.
+
+    Attributes:
+        step: updates it has had; 0 is before training.
+        loss: velocity loss, lower is better.
+        identity: likeness to the subject, higher is better; None where it is not measured.
+    """
+
+    step: int
+    loss: float
+    identity: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evidence:
+    """What is known of a subject's training beside its adapter.
+
+    Attributes:
+        losses: of every update.
+        seconds: of all updates, those before an interruption too where they are known.
+        step_seconds: of one update, the median.
+        judgements: of checkpoints, in order of their steps.
+        best_step: whose weights the adapter holds.
+        samples: a picture of what a checkpoint makes, by step.
+    """
+
+    losses: tuple[float, ...]
+    seconds: float
+    step_seconds: float = 0.0
+    judgements: tuple[Judgement, ...] = ()
+    best_step: int = 0
+    samples: Mapping[int, Image.Image] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
