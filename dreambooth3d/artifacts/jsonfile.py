@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -61,7 +62,7 @@ def parse_json(data: bytes, *, what: str, name: str) -> dict[str, JsonValue]:
     """Return the JSON object in the content of the file `name`."""
     try:
         value = json.loads(data.decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(
             f"{what} must be valid JSON, got a damaged file {name} ({error}); make it again"
         ) from error
@@ -70,6 +71,28 @@ def parse_json(data: bytes, *, what: str, name: str) -> dict[str, JsonValue]:
             f"{what} must be a JSON object, got {type(value).__name__} in {name}; make it again"
         )
     return value
+
+
+def sealed_json(value: Mapping[str, JsonValue], *, what: str) -> bytes:
+    """Return one JSON object with the sha256 of its content, for `open_sealed`."""
+    content = dump_json(value, what=what)
+    return json_bytes({"content": content, "sha256": _sha256(content)}, what=what)
+
+
+def open_sealed(data: bytes, *, what: str, name: str) -> dict[str, JsonValue]:
+    """Return what `sealed_json` was given.
+
+    Raises:
+        ArtifactError: a byte of the file `name` is another than was written.
+    """
+    match parse_json(data, what=what, name=name):
+        case {"content": str(content), "sha256": str(digest)} if digest == _sha256(content):
+            return parse_json(content.encode(), what=what, name=name)
+    raise ArtifactError(f"{what} must have its own sha256, got another in {name}; make it again")
+
+
+def _sha256(content: str) -> str:
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _canonical(value: object, what: str) -> JsonValue:

@@ -120,6 +120,12 @@ def point_latest(root: Path, key: str) -> None:
         aside.write_text(key + "\n", encoding="utf-8")
 
 
+def latest_key(root: Path) -> str:
+    """Return the key that `point_latest` was given last; empty where there is none."""
+    pointer = root / _LATEST
+    return pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else ""
+
+
 def latest(root: Path, *, what: str, made_by: str) -> Path:
     """Return the folder made last below `root`.
 

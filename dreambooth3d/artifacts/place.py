@@ -8,8 +8,8 @@ come from the environment, or from ``s3://key:secret@bucket``. No text this modu
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -163,6 +163,25 @@ class Place:
                 return
             with publish_file(Path(self.path)) as aside:
                 aside.write_bytes(data)
+
+    def write_stream(self, parts: Iterable[bytes]) -> str:
+        """Write a file piece by piece, seen when it is whole; return its sha256."""
+        digest = hashlib.sha256()
+        with self._writing(), self._appending() as file:
+            for part in parts:
+                file.write(part)
+                digest.update(part)
+        return digest.hexdigest()
+
+    @contextmanager
+    def _appending(self) -> Iterator[BinaryIO]:
+        if self.store:
+            with self._remote().open_output_stream(self.path, compression=None) as stream:
+                yield cast(BinaryIO, stream)
+            return
+        with publish_file(Path(self.path)) as aside, aside.open("wb") as file:
+            yield file
+            file.flush()
 
     def copy_to(self, target: "Place") -> None:
         """Copy this file; within one store the bytes do not travel, locally it is a link."""

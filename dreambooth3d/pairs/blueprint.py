@@ -26,11 +26,13 @@ from dreambooth3d.vision.segment import build_segmenter
 
 STAGE, REVISION = "pairs", 3
 # Raised when a shelf's shards would be others of the same part.
-_SHELF_REVISION = 1
+_SHELF_REVISION = 2
 # What reaches records through their source, whose fingerprint tells.
-_BY_SOURCE = frozenset({"samples", "pairs_per_subject", "samples_per_shard"})
+_BY_SOURCE = frozenset({"samples", "pairs_per_subject"})
 # What makes no difference to a part.
-_AFTER_PARTS = frozenset({"duplicate_bits", "held_out_share", "seed", "encode"})
+_AFTER_PARTS = frozenset(
+    {"duplicate_bits", "held_out_share", "seed", "encode", "samples_per_shard"}
+)
 # Of the corpus's side that an object has to fill: more pixels than are kept need nobody.
 _OBJECT_SHARE = 0.375
 
@@ -77,7 +79,7 @@ class Blueprint:
 
     def without_chunks(self) -> "Blueprint":
         """A light copy for workers, who get their chunk by itself."""
-        sources = tuple(replace(source, chunks=()) for source in self.sources)
+        sources = tuple(replace(source, chunks=(), shards=()) for source in self.sources)
         return replace(self, sources=sources)
 
 
@@ -101,12 +103,17 @@ def draw_blueprint(config: PairsConfig) -> Blueprint:
     sources = plan_sources(
         [parse_source(text, settings_for(config, text)) for text in config.sources],
         artifact_key("operators", REVISION, operators, ()),
+        samples_per_shard=config.samples_per_shard,
     )
     return Blueprint(
         key=artifact_key(STAGE, REVISION, own, [source.key for source in sources]),
         sources=sources,
         chain=chain,
-        rules=FinishRules(held_out_share=config.held_out_share, seed=config.seed),
+        rules=FinishRules(
+            held_out_share=config.held_out_share,
+            seed=config.seed,
+            samples_per_shard=config.samples_per_shard,
+        ),
         encoding=encoding,
         duplicate_bits=config.duplicate_bits,
         shown=shown,

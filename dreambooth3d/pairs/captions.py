@@ -51,17 +51,12 @@ class Captioner(Protocol):
         """A hash that changes when the words may change."""
 
 
-def caption_of(
-    picture: Image.Image, *, given: object, class_noun: str, captioner: Captioner | None = None
-) -> Caption:
-    """Caption a target: by the captioner if there is one, else as given, else by the template.
+def describe_target(picture: Image.Image, captioner: Captioner) -> Caption:
+    """Caption a target by looking at it.
 
     Raises:
-        RefusedError: `bad_caption`, when the captioner says nothing, or nothing is given and the
-            class is unknown.
+        RefusedError: `bad_caption`, when the captioner says nothing.
     """
-    if captioner is None:
-        return choose_caption(given, class_noun)
     text = clean_caption(captioner(picture))
     if not text:
         raise RefusedError(
@@ -83,7 +78,7 @@ def choose_caption(given: object, class_noun: str) -> Caption:
     raise RefusedError(
         "bad_caption",
         f"caption must have words, or the class must be known, got {shortened(given)}; "
-        "add a caption or a class noun",
+        "add a caption, or class_noun in metadata.json, or name its folder so",
     )
 
 

@@ -1,8 +1,9 @@
 """The journey of a raw pair: every operator in its order, one function, and one reason for a drop.
 
-decode -> size and aspect -> segmentation -> quality -> identity -> square framing -> caption ->
-safety -> perceptual hashes -> encoded members. Quality and identity look at the pictures as they
-came, for a square no longer tells what was cut off or how sharp it was.
+decode -> size and aspect -> caption, where it is told -> segmentation -> quality -> identity ->
+square framing -> caption, where a model looks -> safety -> perceptual hashes -> encoded members.
+Quality and identity look at the pictures as they came, for a square no longer tells what was cut
+off or how sharp it was.
 """
 
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,8 @@ from PIL import Image
 
 from dreambooth3d.artifacts.jsonfile import JsonValue
 from dreambooth3d.artifacts.shard import Pair, encode_pair
-from dreambooth3d.pairs.captions import Caption, Captioner, caption_of
+from dreambooth3d.errors import ConfigError
+from dreambooth3d.pairs.captions import Caption, Captioner, choose_caption, describe_target
 from dreambooth3d.pairs.cutting import (
     CutPicture,
     cut_clean_reference,
@@ -106,12 +108,15 @@ class Chain:
 
     def _sample(self, record: RawPair, desk: "_Desk") -> Sample:
         self.blocklist.check(record.subject)
-        target = self._target(record, desk)
+        opened = self._opened(record.target, "target", desk)
+        # Before the objects are looked for, which takes a second.
+        told = self._told_caption(record)
+        target = self._target(opened, record, desk)
         reference = self._reference(record, desk)
         similarity = self._similarity(reference, target, desk)
         shown = frame_reference(reference, self.size, self.margin)
         scene = desk.look_at(frame_target(target, self.size))
-        caption = self._caption(record, scene)
+        caption = told or self._described(scene)
         if self.safety is not None:
             self.safety.check(scene)
             self.safety.check(desk.look_at(shown))
@@ -134,8 +139,7 @@ class Chain:
         self._check_quality(found, replace(self.rules, max_cut_share=cut_share), desk)
         return found
 
-    def _target(self, record: RawPair, desk: "_Desk") -> CutPicture:
-        image = self._opened(record.target, "target", desk)
+    def _target(self, image: Image.Image, record: RawPair, desk: "_Desk") -> CutPicture:
         is_judged = desk.is_under(self.quality) or desk.is_under(self.identity)
         found = cut_target(image, record.target_mask, self.segmenter, is_mask_needed=is_judged)
         self._check_quality(found, self.rules, desk)
@@ -165,13 +169,18 @@ class Chain:
         self.limits.check(similarity)
         return similarity
 
-    def _caption(self, record: RawPair, scene: Image.Image) -> Caption:
-        return caption_of(
-            scene,
-            given="" if self.caption == "template" else record.caption,
-            class_noun=record.class_noun,
-            captioner=self.captioner if self.caption == "model" else None,
+    def _told_caption(self, record: RawPair) -> Caption | None:
+        """The caption that needs no look at the picture."""
+        if self.caption == "model":
+            return None
+        return choose_caption(
+            "" if self.caption == "template" else record.caption, record.class_noun
         )
+
+    def _described(self, scene: Image.Image) -> Caption:
+        if self.captioner is None:
+            raise ConfigError("caption=model must have a captioner, got none; pass one")
+        return describe_target(scene, self.captioner)
 
 
 @dataclass(kw_only=True)
@@ -216,4 +225,5 @@ def _note(record: RawPair, pair: Pair) -> SampleNote:
         reference_hash=perceptual_hash(pair.reference),
         licence=record.licence,
         attribution=record.attribution,
+        split=str(record.meta.get("split", "")),
     )

@@ -5,11 +5,11 @@ last, so another corpus that begins with the same sources takes them as they are
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
-from dreambooth3d.artifacts.jsonfile import JsonValue, json_bytes, parse_json
+from dreambooth3d.artifacts.jsonfile import JsonValue, open_sealed, sealed_json
 from dreambooth3d.artifacts.pairs import problems_of, write_shard
 from dreambooth3d.artifacts.place import Place
 from dreambooth3d.artifacts.shard import (
@@ -21,8 +21,9 @@ from dreambooth3d.artifacts.shard import (
     parse_index,
 )
 from dreambooth3d.errors import ArtifactError
-from dreambooth3d.pairs.parts import DropLog, Example, PartRecord
-from dreambooth3d.pairs.records import Rejected
+from dreambooth3d.pairs.parts import PartRecord
+from dreambooth3d.pairs.records import Rejected, SampleNote
+from dreambooth3d.pairs.refusals import DropLog, Refusal
 from dreambooth3d.pairs.splits import Split, split_of
 
 # Adds members to those of a sample.
@@ -32,96 +33,116 @@ _SPLITS: tuple[Split, ...] = ("train", "held_out")
 
 @dataclass(frozen=True, kw_only=True)
 class FinishRules:
-    """What is done to every part.
+    """What is done to all parts.
 
     Attributes:
         held_out_share: of the subjects, 0 to 1.
         seed: of the split.
+        samples_per_shard: most that a shard should hold.
     """
 
     held_out_share: float = 0.0
     seed: int = 0
+    samples_per_shard: int = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinishedPart:
-    """The record of a part's shards.
+class FinishedShard:
+    """The record of what some parts became.
 
     Attributes:
-        shards: none when no sample is left.
+        shards: one of every split; none when no sample is left.
         num_by_licence: samples by licence.
         attributions: who must be named, sorted.
-        dropped: records of the part that were left out, by reason.
-        examples: of the duplicates, to look at.
+        dropped: records of the parts that were left out, by reason.
+        duplicates: those of them that were left out last.
     """
 
     shards: tuple[ShardEntry, ...]
     num_by_licence: dict[str, int]
     attributions: tuple[str, ...]
     dropped: dict[str, int]
-    examples: tuple[Example, ...] = ()
+    duplicates: tuple[Refusal, ...] = ()
 
 
-def finish_part(
+def finish_shard(
+    name: str,
     parts: Place,
-    record: PartRecord,
+    records: Sequence[PartRecord],
     duplicates: frozenset[str],
     rules: FinishRules,
     shelf: Place,
     *,
     encode: Encode | None = None,
-) -> FinishedPart:
-    """Write the shards of one part onto the shelf, then their record.
+) -> FinishedShard:
+    """Write what some parts become onto the shelf, then its record.
 
     Args:
-        parts: where the part lies.
-        record: of the part.
+        name: of the tar.
+        parts: where the parts lie.
+        records: of the parts, in order.
         duplicates: keys of samples that must go.
         rules: of the split.
         shelf: where the shards go.
         encode: adds latents to a sample.
     """
-    drops = _log_duplicates(parts, record, duplicates)
-    dropped = dict(sorted((drops.counts + Counter(record.shard.dropped)).items()))
-    kept = [note for note in record.samples if note.key not in duplicates]
-    splits = {note.key: split_of(note.subject, rules.held_out_share, rules.seed) for note in kept}
-    is_as_it_was = encode is None and not duplicates and len(set(splits.values())) == 1
+    drops = _log_duplicates(parts, records, duplicates)
+    refused = (refusal.reason for record in records for refusal in record.refused)
+    dropped = dict(sorted((drops.counts + Counter(refused)).items()))
+    kept = [note for record in records for note in record.samples if note.key not in duplicates]
+    splits = {note.key: _split_of(note, rules) for note in kept}
+    is_as_it_was = (
+        encode is None and not duplicates and len(records) == 1 and len(set(splits.values())) == 1
+    )
     if is_as_it_was:
-        shards = [_copy(parts, record, shelf, next(iter(splits.values())), rules)]
+        split = next(iter(splits.values()))
+        shards = [_copy(parts, records[0], shelf, shard_name(name, split, rules), split)]
     else:
-        shards = _repack(parts, record, shelf, splits, dropped, rules, encode)
-    finished = FinishedPart(
+        samples = [
+            item for record in records for item in read_samples(parts, record.shard)
+            if item[0] in splits
+        ]  # fmt: skip
+        source = records[0].shard.source
+        shards = _pack(name, source, samples, shelf, splits, dropped, rules, encode)
+    finished = FinishedShard(
         shards=tuple(shards),
         num_by_licence=dict(sorted(Counter(note.licence for note in kept).items())),
         attributions=tuple(sorted({note.attribution for note in kept} - {""})),
         dropped=dropped,
-        examples=tuple(drops.examples),
+        duplicates=tuple(drops.refusals),
     )
-    name = record.shard.name
     content = cast(dict[str, JsonValue], asdict(finished))
-    _record_place(shelf, name).write_bytes(json_bytes(content, what=f"the record of {name}"))
+    _record_place(shelf, name).write_bytes(sealed_json(content, what=f"the record of {name}"))
     return finished
 
 
 def is_finished(shelf: Place, name: str) -> bool:
-    """Say whether an earlier run finished a part, and its shards are still whole."""
+    """Say whether an earlier run finished a shard, and its files are still whole."""
     if not _record_place(shelf, name).is_file():
         return False
-    shards = read_finished(shelf, name).shards
+    try:
+        shards = read_finished(shelf, name).shards
+    except ArtifactError:
+        return False
     return not any(True for shard in shards for _ in problems_of(shelf, shard))
 
 
-def read_finished(shelf: Place, name: str) -> FinishedPart:
-    """Read the record of a finished part."""
+def read_finished(shelf: Place, name: str) -> FinishedShard:
+    """Read the record of a finished shard.
+
+    Raises:
+        ArtifactError: its content is not what was written.
+    """
     path = _record_place(shelf, name)
-    found = cast(dict[str, Any], parse_json(path.read_bytes(), what="shard record", name=str(path)))
+    opened = open_sealed(path.read_bytes(), what="shard record", name=str(path))
+    found = cast(dict[str, Any], opened)
     try:
-        return FinishedPart(
+        return FinishedShard(
             shards=tuple(ShardEntry(**shard) for shard in found["shards"]),
             num_by_licence=found["num_by_licence"],
             attributions=tuple(found["attributions"]),
             dropped=found["dropped"],
-            examples=tuple(Example(**example) for example in found["examples"]),
+            duplicates=tuple(Refusal(**refusal) for refusal in found["duplicates"]),
         )
     except (KeyError, TypeError) as error:
         raise ArtifactError(
@@ -130,11 +151,11 @@ def read_finished(shelf: Place, name: str) -> FinishedPart:
         ) from error
 
 
-def shard_name(part: str, split: Split, rules: FinishRules) -> str:
+def shard_name(name: str, split: Split, rules: FinishRules) -> str:
     """Name a shard of the corpus; the split is in it where there are several."""
-    if rules.held_out_share == 0:
-        return part
-    stem, number = part.removesuffix(".tar").rsplit("-", 1)
+    if rules.held_out_share == 0 and split == "train":
+        return name
+    stem, number = name.removesuffix(".tar").rsplit("-", 1)
     return f"{stem}-{split}-{number}.tar"
 
 
@@ -146,28 +167,39 @@ def read_samples(parts: Place, shard: ShardEntry) -> Iterator[tuple[str, dict[st
         yield key, {name: tar[start : start + size] for name, (start, size) in ranges.items()}
 
 
-def _log_duplicates(parts: Place, record: PartRecord, duplicates: frozenset[str]) -> DropLog:
+def _split_of(note: SampleNote, rules: FinishRules) -> Split:
+    """A sample that was held out by the corpus it comes from stays so."""
+    if note.split == "held_out":
+        return "held_out"
+    return split_of(note.subject, rules.held_out_share, rules.seed)
+
+
+def _log_duplicates(
+    parts: Place, records: Sequence[PartRecord], duplicates: frozenset[str]
+) -> DropLog:
     drops = DropLog()
-    if not duplicates:
-        return drops
-    for key, members in read_samples(parts, record.shard):
-        if key in duplicates:
-            pair = decode_pair(key, members)
-            drops.add(
-                Rejected(
-                    key=key,
-                    origin=str(pair.meta["origin"]),
-                    reason="near_duplicate",
-                    sentence="pair must look unlike every pair kept before it, got one like it",
-                    picture=pair.target,
+    for record in records:
+        if duplicates.isdisjoint(note.key for note in record.samples):
+            continue
+        for key, members in read_samples(parts, record.shard):
+            if key in duplicates:
+                pair = decode_pair(key, members)
+                drops.add(
+                    Rejected(
+                        key=key,
+                        origin=str(pair.meta["origin"]),
+                        reason="near_duplicate",
+                        sentence="pair must look unlike every pair kept before it, got one like it",
+                        picture=pair.target,
+                    )
                 )
-            )
     return drops
 
 
-def _repack(
-    parts: Place,
-    record: PartRecord,
+def _pack(
+    name: str,
+    source: str,
+    samples: Sequence[tuple[str, Members]],
     shelf: Place,
     splits: Mapping[str, Split],
     dropped: Mapping[str, int],
@@ -175,17 +207,16 @@ def _repack(
     encode: Encode | None,
 ) -> list[ShardEntry]:
     """Write one shard a split, of the samples that have one."""
-    samples = [item for item in read_samples(parts, record.shard) if item[0] in splits]
     entries: list[ShardEntry] = []
     for split in _SPLITS:
         own = [(key, members) for key, members in samples if splits[key] == split]
         if own:
             packed = pack_shard(
-                shard_name(record.shard.name, split, rules),
+                shard_name(name, split, rules),
                 own if encode is None else _encoded(own, encode),
                 # Counted once, though a part may become two shards.
                 dropped={} if entries else dropped,
-                source=record.shard.source,
+                source=source,
                 split=split,
             )
             entries.append(write_shard(shelf, packed))
@@ -198,11 +229,9 @@ def _encoded(
     return ((key, encode(key, members)) for key, members in samples)
 
 
-def _copy(
-    parts: Place, record: PartRecord, shelf: Place, split: Split, rules: FinishRules
-) -> ShardEntry:
+def _copy(parts: Place, record: PartRecord, shelf: Place, name: str, split: Split) -> ShardEntry:
     """Take the part's tar as it is: the bytes need not travel."""
-    old, name = record.shard.name, shard_name(record.shard.name, split, rules)
+    old = record.shard.name
     (parts / index_name(old)).copy_to(shelf / index_name(name))
     (parts / old).copy_to(shelf / name)
     return replace(record.shard, name=name, split=split)

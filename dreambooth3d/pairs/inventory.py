@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from dreambooth3d.pairs.blueprint import Blueprint
 from dreambooth3d.pairs.duplicates import near_duplicates
 from dreambooth3d.pairs.parts import PartRecord, read_record
 from dreambooth3d.pairs.plan import PlannedSource
+from dreambooth3d.pairs.refusals import Refusal
 from dreambooth3d.vision.refusal import BAD_REASONS
 
 Hashes = NDArray[np.uint64]
@@ -55,11 +56,14 @@ def take_inventory(home: Place, blueprint: Blueprint, *, max_bad_fraction: float
     dropped: Counter[str] = Counter()
     for source in blueprint.sources:
         first, own = len(counts), Counter[str]()
+        examples: dict[str, Refusal] = {}
         for record in _records(home, blueprint, source):
             counts.append(len(record.samples))
             columns.append(_columns(record))
-            own.update(record.shard.dropped)
-        require_usable(source.label, own, sum(counts[first:]), max_bad_fraction)
+            for refusal in record.refused:
+                own[refusal.reason] += 1
+                examples.setdefault(refusal.reason, refusal)
+        require_usable(source.label, own, examples, sum(counts[first:]), max_bad_fraction)
         dropped.update(own)
     target, reference, subjects = np.concatenate(columns, axis=1)
     if not len(target):
@@ -78,9 +82,20 @@ def take_inventory(home: Place, blueprint: Blueprint, *, max_bad_fraction: float
 
 
 def require_usable(
-    label: str, dropped: Counter[str], num_samples: int, max_bad_fraction: float
+    label: str,
+    dropped: Counter[str],
+    examples: Mapping[str, Refusal],
+    num_samples: int,
+    max_bad_fraction: float,
 ) -> None:
     """Refuse a source of which too much is broken.
+
+    Args:
+        label: of the source.
+        dropped: its records that were left out, by reason.
+        examples: one of every reason.
+        num_samples: records that were kept.
+        max_bad_fraction: of all records that may be broken.
 
     Raises:
         InputError: says how much, and of what kind.
@@ -88,10 +103,11 @@ def require_usable(
     bad = Counter({reason: n for reason, n in dropped.items() if reason in BAD_REASONS})
     num_records = num_samples + dropped.total()
     if bad.total() > max_bad_fraction * num_records:
+        worst = examples[bad.most_common(1)[0][0]]
         raise InputError(
             f"source {label} must have at most {max_bad_fraction:.0%} broken records, "
-            f"got {bad.total()} of {num_records} ({told(bad)}); "
-            "correct the source or raise max_bad_fraction"
+            f"got {bad.total()} of {num_records} ({told(bad)}), such as {worst.origin}: "
+            f"{worst.sentence}; correct the source or raise max_bad_fraction"
         )
 
 

@@ -1,14 +1,14 @@
 """The pairs stage on Ray Data: sources -> parts -> shards, the same bytes on any number of workers.
 
-Two passes, one row a chunk each: a chunk becomes a part, and when all parts are known, and with
-them near-duplicates across the corpus, a part becomes its shards. What an earlier run, or another
-corpus with the same source, has finished is kept: a part is known by the key of its source.
+Two passes: a chunk becomes a part, and when all parts are known, and with them near-duplicates
+across the corpus, neighbouring parts become a shard. What an earlier run, or another corpus with
+the same source, has finished is kept: a part is known by the key of its source.
 """
 
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -19,20 +19,21 @@ import ray
 from ray.exceptions import RayError
 
 from dreambooth3d.artifacts.jsonfile import canonical_json
-from dreambooth3d.artifacts.key import exclusive, point_latest
+from dreambooth3d.artifacts.key import exclusive, latest_key, point_latest
 from dreambooth3d.artifacts.manifest import MANIFEST_NAME, Manifest
 from dreambooth3d.artifacts.pairs import read_manifest
 from dreambooth3d.artifacts.place import Place
 from dreambooth3d.artifacts.shard import BLANK_NAME
-from dreambooth3d.errors import RunError
+from dreambooth3d.errors import InputError, RunError
 from dreambooth3d.pairs.blueprint import Blueprint, draw_blueprint
 from dreambooth3d.pairs.config import PairsConfig
 from dreambooth3d.pairs.encoding import Encoder, Encoding
-from dreambooth3d.pairs.finish import finish_part, is_finished
+from dreambooth3d.pairs.finish import finish_shard, is_finished
 from dreambooth3d.pairs.inventory import Inventory, take_inventory, told
 from dreambooth3d.pairs.parts import make_part, read_part, read_record, write_part
-from dreambooth3d.pairs.publishing import gather_results, publish_corpus
+from dreambooth3d.pairs.publishing import PREVIEW_NAME, gather_results, publish_corpus
 from dreambooth3d.pairs.records import Chunk
+from dreambooth3d.pairs.unusable import publish_refusals
 from dreambooth3d.runtime.session import last_line, num_cores, quiet_data_logs, ray_session
 
 Report = Callable[[str], None]
@@ -47,7 +48,7 @@ def plan(config: PairsConfig, out: Path | str) -> dict[str, Any]:
         "inputs": {s.label: f"about {s.num_records} records" for s in blueprint.sources},
         "artifact": final.url,
         "is done": (final / MANIFEST_NAME).is_file(),
-        "shards": sum(len(source.chunks) for source in blueprint.sources),
+        "shards": sum(len(source.shards) for source in blueprint.sources),
         "pairs": num_records,
         "size": f"about {num_records * config.size**2 * 2.2 / 1e6:.1f} MB",
         "latents": "none" if blueprint.encoding is None else blueprint.encoding.versioned(),
@@ -69,6 +70,10 @@ def run(config: PairsConfig, out: Path | str, *, report: Report = print) -> Mani
     """
     blueprint, home = draw_blueprint(config), Place.parse(str(out))
     final = home / blueprint.key
+    if (final / MANIFEST_NAME).is_file():
+        # Nothing is written, so a finished corpus may be read-only.
+        report(f"pairs {blueprint.key}: already built, nothing to do")
+        return _pointed_at(home, blueprint.key)
     with _alone(home, blueprint.key):
         if (final / MANIFEST_NAME).is_file():
             report(f"pairs {blueprint.key}: already built, nothing to do")
@@ -76,20 +81,33 @@ def run(config: PairsConfig, out: Path | str, *, report: Report = print) -> Mani
             manifest = _build(config, blueprint, home, report)
             outputs = manifest.outputs
             report(f"pairs {blueprint.key}: {outputs['num_samples']} pairs at {final}")
-    if home.local_path is not None:
-        point_latest(home.local_path, blueprint.key)
-    return read_manifest(final)
+    return _pointed_at(home, blueprint.key)
+
+
+def _pointed_at(home: Place, key: str) -> Manifest:
+    """Make a corpus the latest, and read what it is."""
+    if home.local_path is not None and latest_key(home.local_path) != key:
+        point_latest(home.local_path, key)
+    return read_manifest(home / key)
 
 
 def _build(config: PairsConfig, blueprint: Blueprint, home: Place, report: Report) -> Manifest:
     with ray_session():
         quiet_data_logs()
         _make_parts(config, blueprint, home, report)
-        inventory = take_inventory(home, blueprint, max_bad_fraction=config.max_bad_fraction)
+        inventory = _inventory(config, blueprint, home, report)
         _finish_parts(config, blueprint, home, inventory, report)
-    return publish_corpus(
-        home / blueprint.key, blueprint, gather_results(home, blueprint, inventory)
-    )
+    return publish_corpus(home, blueprint, gather_results(home, blueprint, inventory))
+
+
+def _inventory(config: PairsConfig, blueprint: Blueprint, home: Place, report: Report) -> Inventory:
+    try:
+        return take_inventory(home, blueprint, max_bad_fraction=config.max_bad_fraction)
+    except InputError:
+        shown = home / f"{blueprint.key}.refused"
+        publish_refusals(shown, blueprint, home)
+        report(f"pairs: what was left out, and why: {shown / PREVIEW_NAME}")
+        raise
 
 
 def _make_parts(config: PairsConfig, blueprint: Blueprint, home: Place, report: Report) -> None:
@@ -125,15 +143,7 @@ def _make_or_keep(row: Mapping[str, Any], *, home: Place, blueprint: Blueprint) 
 def _finish_parts(
     config: PairsConfig, blueprint: Blueprint, home: Place, inventory: Inventory, report: Report
 ) -> None:
-    names = [
-        (number, name)
-        for number, source in enumerate(blueprint.sources)
-        for name in source.part_names()
-    ]
-    rows = [
-        {"source": number, "name": name, "duplicates": json.dumps(inventory.duplicates_of(part))}
-        for part, (number, name) in enumerate(names)
-    ]
+    rows = list(_shard_rows(blueprint, inventory))
     light, dataset = blueprint.without_chunks(), _dataset(rows)
     if blueprint.encoding is None:
         done = dataset.map(
@@ -152,11 +162,24 @@ def _finish_parts(
             compute=ray.data.ActorPoolStrategy(size=size),
             num_gpus=1 if num_gpus else 0,
         )
-    _follow(done, _Progress("finished", "finished parts", len(inventory.subjects), report))
+    _follow(done, _Progress("finished", "finished shards", len(inventory.subjects), report))
+
+
+def _shard_rows(blueprint: Blueprint, inventory: Inventory) -> Iterator[dict[str, Any]]:
+    """Yield what a worker must know of every shard: its parts, and which samples must go."""
+    first = 0
+    for number, source in enumerate(blueprint.sources):
+        for shard in source.shards:
+            parts = {
+                source.part_name(part): inventory.duplicates_of(first + part)
+                for part in shard.parts
+            }
+            yield {"source": number, "name": shard.name, "parts": json.dumps(parts)}
+        first += len(source.chunks)
 
 
 class _Finisher:
-    """An actor that finishes parts with the one copy of the encoders it holds."""
+    """An actor that finishes shards with the one copy of the encoders it holds."""
 
     def __init__(self, home: Place, blueprint: Blueprint, encoding: Encoding) -> None:
         self._home, self._blueprint = home, blueprint
@@ -171,18 +194,24 @@ class _Finisher:
 def _finish_or_keep(
     row: Mapping[str, Any], *, home: Place, blueprint: Blueprint, encoder: Encoder | None = None
 ) -> dict[str, Any]:
-    """Finish one part, unless it is finished; runs on a worker."""
-    source = blueprint.sources[row["source"]]
+    """Finish one shard, unless it is finished; runs on a worker."""
+    source, name = blueprint.sources[row["source"]], row["name"]
     parts, shelf = home / blueprint.parts_of(source), home / blueprint.shelf_of(source)
-    record = read_record(parts, row["name"])
-    duplicates = frozenset(record.samples[place].key for place in json.loads(row["duplicates"]))
-    is_kept = is_finished(shelf, row["name"])
+    places: dict[str, list[int]] = json.loads(row["parts"])
+    records = [read_record(parts, part) for part in places]
+    duplicates = frozenset(
+        record.samples[place].key
+        for record, gone in zip(records, places.values(), strict=True)
+        for place in gone
+    )
+    is_kept = is_finished(shelf, name)
     if not is_kept:
-        finish_part(parts, record, duplicates, blueprint.rules, shelf, encode=encoder)
+        finish_shard(name, parts, records, duplicates, blueprint.rules, shelf, encode=encoder)
     if encoder is not None and not (shelf / BLANK_NAME).is_file():
         (shelf / BLANK_NAME).write_bytes(encoder.blank())
     dropped = {"near_duplicate": len(duplicates)} if duplicates else {}
-    return _result(len(record.samples), dropped, is_kept=is_kept)
+    num_samples = sum(len(record.samples) for record in records)
+    return _result(num_samples, dropped, is_kept=is_kept)
 
 
 def _result(num_records: int, dropped: Mapping[str, int], *, is_kept: bool) -> dict[str, Any]:
@@ -222,7 +251,7 @@ class _Progress:
         self._started = self._said = time.monotonic()
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Count one part."""
+        """Count one part or shard."""
         self._dropped.update(json.loads(row["dropped"]))
         if row["is_kept"]:
             self._kept += int(row["num_records"])

@@ -22,19 +22,13 @@ from dreambooth3d.artifacts.place import Place
 from dreambooth3d.artifacts.table import read_table
 from dreambooth3d.errors import InputError
 from dreambooth3d.pairs.mesh_files import Files, ModelFile
+from dreambooth3d.pairs.nouns import clean_name, name_of_file, one_line
 
 CATALOGUE = "catalogue.csv"
 PROPERTIES = "PluginFurnitureCatalog.properties"
 
 _MAX_PROPERTIES_BYTES = 16_000_000
-_MAX_NAME = 60
-# Names that tools give to files say nothing; the folder's name does.
-_SAYS_NOTHING = frozenset(
-    {"3d", "export", "file", "glb", "gltf", "mesh", "model", "obj", "object", "scene", "source"}
-    | {"texture", "textured", "untitled"}
-)
-_SERIAL = re.compile(r"v?\d+|[a-z]")
-_CAMEL = re.compile(r"(?<=[a-z][a-z])(?=[A-Z][a-z])|(?<=[A-Za-z])(?=\d)")
+_MAX_SLUG = 60
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _NUMBERED = re.compile(r"([A-Za-z]+)#(\d{1,6})\s*[=:]\s*(.*)")
 _PLAIN = re.compile(r"([A-Za-z]+)\s*[=:]\s*(.*)")
@@ -69,7 +63,7 @@ def subject_of(entry: Entry, model: ModelFile) -> str:
     folded = unicodedata.normalize("NFKC", entry.name).casefold()
     slug = re.sub(r"[^a-z0-9]+", "-", folded).strip("-")
     if slug and re.fullmatch(r"[a-z0-9 '-]+", folded):
-        return slug[:_MAX_NAME]
+        return slug[:_MAX_SLUG]
     # Other scripts leave nothing of the name, and no name at all leaves the file.
     digest = hashlib.sha256((folded or model.origin).encode("utf-8", "surrogatepass")).hexdigest()
     return f"{slug[:40]}-{digest[:12]}".lstrip("-")
@@ -150,41 +144,10 @@ def entry_of(
     return Entry(name=name_of_file(model.name))
 
 
-def name_of_file(file: str) -> str:
-    """Make a name of a path, as in `lamps/table_lamp-02.glb`: table lamp."""
-    folder, name = posixpath.split(file)
-    cleaned = clean_name(_without_serial(posixpath.splitext(name)[0]))
-    if cleaned or not folder:
-        return cleaned
-    return name_of_file(folder)
-
-
-def clean_name(text: str) -> str:
-    """Bring a name into the form of a noun in a sentence; at most 60 characters."""
-    words = one_line(text).replace("_", " ").split()
-    # TV, iPhone and VW keep their letters; Table Lamp does not.
-    lowered = [word.lower() if word[1:].islower() or len(word) == 1 else word for word in words]
-    return " ".join(lowered)[:_MAX_NAME].strip(" -.,;")
-
-
-def one_line(text: str) -> str:
-    """Replace what cannot be printed by spaces, and runs of spaces by one."""
-    normal = unicodedata.normalize("NFKC", text)
-    return " ".join("".join(c if c.isprintable() else " " for c in normal).split())
-
-
 def spdx(text: str) -> str:
     """Name a licence by its SPDX name where its words are known."""
     words = one_line(text)
     return next((name for pattern, name in _SPDX if pattern.search(words)), words)
-
-
-def _without_serial(stem: str) -> str:
-    words = re.split(r"[\s_\-.]+", _CAMEL.sub(" ", one_line(stem)))
-    kept = [word for word in words if word and not _SERIAL.fullmatch(word.lower())]
-    if all(word.lower() in _SAYS_NOTHING for word in kept):
-        return ""
-    return " ".join(kept)
 
 
 def _furniture(row: Mapping[str, str], header: Mapping[str, str]) -> Entry:

@@ -4,38 +4,19 @@ A part is finished when its record is there; the record is written last. Parts l
 their source, so another corpus with the same source and settings finds them.
 """
 
-import base64
-import io
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
-from PIL import Image
-
-from dreambooth3d.artifacts.image import flatten
-from dreambooth3d.artifacts.jsonfile import JsonValue, json_bytes, parse_json
+from dreambooth3d.artifacts.jsonfile import JsonValue, open_sealed, sealed_json
 from dreambooth3d.artifacts.pairs import problems_of, write_shard
 from dreambooth3d.artifacts.place import Place
 from dreambooth3d.artifacts.shard import Members, PackedShard, ShardEntry, pack_shard
 from dreambooth3d.errors import ArtifactError
 from dreambooth3d.pairs.chain import Chain
 from dreambooth3d.pairs.cutting import RememberingSegmenter
-from dreambooth3d.pairs.records import Chunk, Rejected, Sample, SampleNote, Source
-
-# People look at a few refused pictures of each reason; more would only fill the disk.
-_EXAMPLES_A_REASON = 3
-_EXAMPLE_SIDE = 160
-
-
-@dataclass(frozen=True, kw_only=True)
-class Example:
-    """A refused record that people can look at; `picture` is a small JPEG in base64, or empty."""
-
-    origin: str
-    reason: str
-    sentence: str
-    picture: str
+from dreambooth3d.pairs.records import Chunk, Sample, SampleNote, Source
+from dreambooth3d.pairs.refusals import DropLog, Refusal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,17 +26,17 @@ class PartRecord:
     Attributes:
         shard: of the part's tar; its `dropped` counts what was refused so far.
         samples: one note a sample, in the order of the tar.
-        examples: refused records to look at.
+        refused: all records that were left out, in the order of the source.
     """
 
     shard: ShardEntry
     samples: tuple[SampleNote, ...]
-    examples: tuple[Example, ...] = ()
+    refused: tuple[Refusal, ...] = ()
 
     @property
     def num_records(self) -> int:
         """Records the part was made of."""
-        return len(self.samples) + sum(self.shard.dropped.values())
+        return len(self.samples) + len(self.refused)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,28 +45,6 @@ class Part:
 
     shard: PackedShard
     record: PartRecord
-
-
-class DropLog:
-    """Counts refused records by reason, and keeps the first few of each to look at."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.examples: list[Example] = []
-
-    def add(self, rejected: Rejected) -> None:
-        """Count one; its picture is not kept as it is, for a chunk may have hundreds."""
-        self.counts[rejected.reason] += 1
-        if self.counts[rejected.reason] <= _EXAMPLES_A_REASON:
-            picture = "" if rejected.picture is None else _small_jpeg(rejected.picture)
-            self.examples.append(
-                Example(
-                    origin=rejected.origin,
-                    reason=rejected.reason,
-                    sentence=rejected.sentence,
-                    picture=picture,
-                )
-            )
 
 
 def make_part(source: Source, chunk: Chunk, chain: Chain, *, label: str, name: str) -> Part:
@@ -114,7 +73,7 @@ def make_part(source: Source, chunk: Chunk, chain: Chain, *, label: str, name: s
     record = PartRecord(
         shard=shard.entry,
         samples=tuple(sorted(notes, key=lambda note: note.key)),
-        examples=tuple(drops.examples),
+        refused=tuple(drops.refusals),
     )
     return Part(shard=shard, record=record)
 
@@ -123,22 +82,29 @@ def write_part(place: Place, part: Part) -> None:
     """Write a part; the record last."""
     name = write_shard(place, part.shard).name
     content = cast(dict[str, JsonValue], asdict(part.record))
-    _record_place(place, name).write_bytes(json_bytes(content, what=f"the record of {name}"))
+    _record_place(place, name).write_bytes(sealed_json(content, what=f"the record of {name}"))
 
 
 def read_part(place: Place, name: str) -> PartRecord | None:
-    """Read the record of a part; None when there is none, or its files are not those it means."""
+    """Read the record of a part; None when it has to be made: no record, or damaged files."""
     if not _record_place(place, name).is_file():
         return None
-    record = read_record(place, name)
+    try:
+        record = read_record(place, name)
+    except ArtifactError:
+        return None
     is_damaged = any(True for _ in problems_of(place, record.shard))
     return None if is_damaged else record
 
 
 def read_record(place: Place, name: str) -> PartRecord:
-    """Read the record of a part that is there, without a look at its tar."""
+    """Read the record of a part that is there, without a look at its tar.
+
+    Raises:
+        ArtifactError: its content is not what was written.
+    """
     path = _record_place(place, name)
-    found = parse_json(path.read_bytes(), what="part record", name=str(path))
+    found = open_sealed(path.read_bytes(), what="part record", name=str(path))
     return _parse(cast(dict[str, Any], found), str(path))
 
 
@@ -151,18 +117,10 @@ def _parse(found: dict[str, Any], name: str) -> PartRecord:
         return PartRecord(
             shard=ShardEntry(**found["shard"]),
             samples=tuple(SampleNote(**note) for note in found["samples"]),
-            examples=tuple(Example(**example) for example in found["examples"]),
+            refused=tuple(Refusal(**refusal) for refusal in found["refused"]),
         )
     except (KeyError, TypeError) as error:
         raise ArtifactError(
             f"part record must be one this version wrote, got another form in {name} ({error}); "
             "delete its folder and run again"
         ) from error
-
-
-def _small_jpeg(picture: Image.Image) -> str:
-    small = flatten(picture)
-    small.thumbnail((_EXAMPLE_SIDE, _EXAMPLE_SIDE))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=80)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")

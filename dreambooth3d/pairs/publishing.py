@@ -5,7 +5,7 @@ import bisect
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -24,9 +24,9 @@ from dreambooth3d.artifacts.shard import (
 )
 from dreambooth3d.pairs.blueprint import STAGE, Blueprint
 from dreambooth3d.pairs.croissant import ShardFile, croissant
-from dreambooth3d.pairs.finish import FinishedPart, read_finished
+from dreambooth3d.pairs.finish import read_finished
 from dreambooth3d.pairs.inventory import Inventory
-from dreambooth3d.pairs.parts import Example, read_record
+from dreambooth3d.pairs.parts import read_record
 from dreambooth3d.pairs.plan import PlannedSource
 from dreambooth3d.pairs.preview import (
     DroppedExample,
@@ -35,6 +35,7 @@ from dreambooth3d.pairs.preview import (
     evenly_spaced,
     preview_page,
 )
+from dreambooth3d.pairs.refusals import REFUSALS_NAME, Refusal, first_of_each, refusal_lines
 
 PREVIEW_NAME, CROISSANT_NAME = "preview.html", "croissant.json"
 _KEPT_SHOWN, _DROPPED_SHOWN = 12, 8
@@ -47,59 +48,88 @@ class SourceResult:
     Attributes:
         source: as planned.
         shelf: where its shards are.
-        parts: records of its finished parts, in order.
+        shards: of the source, in order.
+        num_by_licence: samples by licence.
+        attributions: who must be named.
+        dropped: records that were left out, by reason.
         num_subjects: whose pictures are in the corpus.
         examples: refused records to look at.
     """
 
     source: PlannedSource
     shelf: Place
-    parts: tuple[FinishedPart, ...]
+    shards: tuple[ShardEntry, ...]
+    num_by_licence: Mapping[str, int]
+    attributions: frozenset[str]
+    dropped: Mapping[str, int]
     num_subjects: int
-    examples: tuple[Example, ...]
-
-    @property
-    def shards(self) -> tuple[ShardEntry, ...]:
-        """Shards of all parts."""
-        return tuple(shard for part in self.parts for shard in part.shards)
+    examples: tuple[Refusal, ...]
 
     @property
     def totals(self) -> SourceTotals:
         """Samples and drops, added up."""
-        dropped = sum((Counter(part.dropped) for part in self.parts), Counter())
         return SourceTotals(
             name=self.source.label,
             num_samples=sum(shard.num_samples for shard in self.shards),
             num_subjects=self.num_subjects,
-            dropped=dict(sorted(dropped.items())),
+            dropped=dict(sorted(self.dropped.items())),
         )
 
 
 def gather_results(
     home: Place, blueprint: Blueprint, inventory: Inventory
 ) -> tuple[SourceResult, ...]:
-    """Read the records of all finished parts."""
+    """Add up the records of all finished shards."""
     results, first = [], 0
     for source in blueprint.sources:
-        parts, shelf = home / blueprint.parts_of(source), home / blueprint.shelf_of(source)
         span = range(first, first + len(source.chunks))
-        finished = tuple(read_finished(shelf, name) for name in source.part_names())
-        refused = [e for name in source.part_names() for e in read_record(parts, name).examples]
-        results.append(
-            SourceResult(
-                source=source,
-                shelf=shelf,
-                parts=finished,
-                num_subjects=inventory.num_subjects(span),
-                examples=_first_of_each([*refused, *(e for p in finished for e in p.examples)]),
-            )
-        )
+        results.append(_result(home, blueprint, source, inventory.num_subjects(span)))
         first = span.stop
     return tuple(results)
 
 
-def publish_corpus(final: Place, blueprint: Blueprint, results: Sequence[SourceResult]) -> Manifest:
+def _result(
+    home: Place, blueprint: Blueprint, source: PlannedSource, num_subjects: int
+) -> SourceResult:
+    shelf = home / blueprint.shelf_of(source)
+    shards: list[ShardEntry] = []
+    licences, dropped, names = Counter[str](), Counter[str](), set[str]()
+    for plan in source.shards:
+        finished = read_finished(shelf, plan.name)
+        shards += finished.shards
+        licences.update(finished.num_by_licence)
+        dropped.update(finished.dropped)
+        names.update(finished.attributions)
+    refused = (refusal for _, refusal in _refused(home, blueprint, [source]))
+    return SourceResult(
+        source=source,
+        shelf=shelf,
+        shards=tuple(shards),
+        num_by_licence=licences,
+        attributions=frozenset(names),
+        dropped=dropped,
+        num_subjects=num_subjects,
+        examples=first_of_each(refused, _DROPPED_SHOWN),
+    )
+
+
+def _refused(
+    home: Place, blueprint: Blueprint, sources: Sequence[PlannedSource]
+) -> Iterator[tuple[str, Refusal]]:
+    """Yield every record that is not in the corpus, read shard by shard."""
+    for source in sources:
+        parts, shelf = home / blueprint.parts_of(source), home / blueprint.shelf_of(source)
+        for plan in source.shards:
+            for part in plan.parts:
+                for refusal in read_record(parts, source.part_name(part)).refused:
+                    yield source.label, refusal
+            for refusal in read_finished(shelf, plan.name).duplicates:
+                yield source.label, refusal
+
+
+def publish_corpus(home: Place, blueprint: Blueprint, results: Sequence[SourceResult]) -> Manifest:
     """Write the corpus; on this machine it appears whole, elsewhere its manifest comes last."""
+    final = home / blueprint.key
     shards = [shard for result in results for shard in result.shards]
     with _appearing(final) as corpus:
         for result in results:
@@ -109,6 +139,9 @@ def publish_corpus(final: Place, blueprint: Blueprint, results: Sequence[SourceR
         files = _descriptions(blueprint, results, corpus)
         for name, data in files.items():
             (corpus / name).write_bytes(data)
+        others = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        lines = refusal_lines(_refused(home, blueprint, blueprint.sources))
+        others[REFUSALS_NAME] = (corpus / REFUSALS_NAME).write_stream(lines)
         return write_corpus(
             corpus,
             shards,
@@ -117,7 +150,7 @@ def publish_corpus(final: Place, blueprint: Blueprint, results: Sequence[SourceR
             parents=[result.source.key for result in results],
             stage=STAGE,
             notes=_notes(blueprint, results),
-            others={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+            others=others,
         )
 
 
@@ -139,7 +172,11 @@ def _descriptions(
         title=f"Pairs {blueprint.key}",
         sources=[result.totals for result in results],
         kept=[example for result in results for example in _kept(result, corpus)],
-        dropped=[_dropped(result, example) for result in results for example in result.examples],
+        dropped=[
+            dropped_example(result.source.label, example)
+            for result in results
+            for example in result.examples
+        ],
         licences=licences,
         attributions=attributions,
         splits=_splits(results),
@@ -160,7 +197,7 @@ def _descriptions(
     files = {PREVIEW_NAME: page.encode(), CROISSANT_NAME: json_bytes(card, what=CROISSANT_NAME)}
     if blueprint.encoding is not None:
         # The same on every shelf; a source without a chunk has none.
-        shelf = next(result.shelf for result in results if result.parts)
+        shelf = next(result.shelf for result in results if result.shards)
         files[BLANK_NAME] = (shelf / BLANK_NAME).read_bytes()
     return files
 
@@ -220,9 +257,10 @@ def _kept(result: SourceResult, corpus: Place) -> Iterator[KeptExample]:
         )
 
 
-def _dropped(result: SourceResult, example: Example) -> DroppedExample:
+def dropped_example(source: str, example: Refusal) -> DroppedExample:
+    """What a preview shows of a refused record."""
     return DroppedExample(
-        source=result.source.label,
+        source=source,
         reason=example.reason,
         origin=example.origin,
         sentence=example.sentence,
@@ -230,23 +268,13 @@ def _dropped(result: SourceResult, example: Example) -> DroppedExample:
     )
 
 
-def _first_of_each(examples: Sequence[Example]) -> tuple[Example, ...]:
-    seen: Counter[str] = Counter()
-    kept = []
-    for example in examples:
-        seen[example.reason] += 1
-        if seen[example.reason] <= _DROPPED_SHOWN:
-            kept.append(example)
-    return tuple(kept)
-
-
 def _licences(results: Sequence[SourceResult]) -> dict[str, int]:
-    found = sum((Counter(p.num_by_licence) for r in results for p in r.parts), Counter[str]())
+    found = sum((Counter(result.num_by_licence) for result in results), Counter[str]())
     return dict(sorted(found.items()))
 
 
 def _attributions(results: Sequence[SourceResult]) -> list[str]:
-    return sorted({name for r in results for part in r.parts for name in part.attributions})
+    return sorted({name for result in results for name in result.attributions})
 
 
 def _splits(results: Sequence[SourceResult]) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """What a source hands over: raw pairs in chunks that any worker can read again.
 
-A `Chunk` is the unit of work and of restart: it becomes one shard. What a chunk holds depends on
-the source and its settings alone, so that any worker, in any run, makes the same shard of it.
+A `Chunk` is the unit of work and of restart: a few seconds of work, of which neighbours become one
+shard. What it holds depends on the source and its settings alone, so that any worker, in any run,
+makes the same of it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -85,6 +86,7 @@ class SampleNote:
         target_hash, reference_hash: perceptual hashes, 64 bits.
         licence: SPDX name of the pictures, or empty.
         attribution: who must be named, or empty.
+        split: of the corpus it comes from, or empty.
     """
 
     key: str
@@ -93,6 +95,7 @@ class SampleNote:
     reference_hash: int
     licence: str = ""
     attribution: str = ""
+    split: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +108,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """A part of a source that becomes one shard.
+    """A part of a source that one task works on.
 
     Attributes:
         index: place among the source's chunks, from 0.

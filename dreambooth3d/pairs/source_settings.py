@@ -5,6 +5,10 @@ from dreambooth3d.pairs.assignments import read_assignments
 from dreambooth3d.pairs.config import PairsConfig
 from dreambooth3d.pairs.sources.registry import setting_types
 
+# Of sources that cut or render: a few seconds of work, so that every core has some, progress is
+# seen, and little is redone after a kill.
+_PAIRS_A_PART = 16
+
 
 def settings_for(config: PairsConfig, source: str) -> dict[str, object]:
     """Return the settings of a source: those all have in common, then those of its kind alone.
@@ -20,7 +24,10 @@ def settings_for(config: PairsConfig, source: str) -> dict[str, object]:
         "size": config.size,
         "seed": config.seed,
         "records_per_chunk": config.samples_per_shard,
-        "meshes_per_chunk": max(1, config.samples_per_shard // config.pairs_per_subject),
+        "pairs_per_part": min(_PAIRS_A_PART, config.samples_per_shard),
+        "meshes_per_part": max(
+            1, min(_PAIRS_A_PART, config.samples_per_shard) // config.pairs_per_subject
+        ),
     }
     known = setting_types(kind)
     return {name: value for name, value in common.items() if name in known} | {

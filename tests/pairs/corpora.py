@@ -15,7 +15,7 @@ from dreambooth3d.pairs.blueprint import draw_blueprint
 from dreambooth3d.pairs.chain import Chain
 from dreambooth3d.pairs.config import PairsConfig
 from dreambooth3d.pairs.encoding import Encoder
-from dreambooth3d.pairs.finish import finish_part
+from dreambooth3d.pairs.finish import finish_shard
 from dreambooth3d.pairs.inventory import take_inventory
 from dreambooth3d.pairs.parts import Part, make_part, read_part, read_record, write_part
 from dreambooth3d.pairs.publishing import gather_results, publish_corpus
@@ -82,16 +82,21 @@ def build_here(config: PairsConfig, folder: Path | str) -> tuple[Path, Manifest]
                 write_part(parts, made)
     inventory = take_inventory(home, blueprint, max_bad_fraction=config.max_bad_fraction)
     encoder = None if blueprint.encoding is None else Encoder(blueprint.encoding)
-    number = 0
+    first = 0
     for source in blueprint.sources:
         parts, shelf = home / blueprint.parts_of(source), home / blueprint.shelf_of(source)
-        for name in source.part_names():
-            record = read_record(parts, name)
-            gone = frozenset(record.samples[i].key for i in inventory.duplicates_of(number))
-            finish_part(parts, record, gone, blueprint.rules, shelf, encode=encoder)
-            number += 1
+        for shard in source.shards:
+            records = {part: read_record(parts, source.part_name(part)) for part in shard.parts}
+            gone = frozenset(
+                record.samples[place].key
+                for part, record in records.items()
+                for place in inventory.duplicates_of(first + part)
+            )
+            found, rules = list(records.values()), blueprint.rules
+            finish_shard(shard.name, parts, found, gone, rules, shelf, encode=encoder)
+        first += len(source.chunks)
         if encoder is not None:
             (shelf / BLANK_NAME).write_bytes(encoder.blank())
     results = gather_results(home, blueprint, inventory)
-    manifest = publish_corpus(home / blueprint.key, blueprint, results)
+    manifest = publish_corpus(home, blueprint, results)
     return Path(folder) / blueprint.key, manifest

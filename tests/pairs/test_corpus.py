@@ -1,6 +1,8 @@
 """From sources to a published corpus, without a cluster."""
 
 import json
+import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,10 @@ from dreambooth3d.artifacts.place import Place
 from dreambooth3d.errors import ConfigError, InputError
 from dreambooth3d.pairs.blueprint import draw_blueprint
 from dreambooth3d.pairs.config import PairsConfig
+from dreambooth3d.pairs.finish import FinishRules, finish_shard, is_finished
 from dreambooth3d.pairs.mesh_renderer import renderer
+from dreambooth3d.pairs.parts import read_part, write_part
+from dreambooth3d.pairs.unusable import publish_refusals
 from dreambooth3d.pairs.validate import problems_in
 from tests.pairs.corpora import build_here, object_photo, scenes_part
 from tests.pairs.mesh_samples import box_glb
@@ -59,7 +64,7 @@ def test_a_corpus_is_the_same_bytes_wherever_it_is_built(tmp_path: Path) -> None
     two, _ = build_here(SCENES, tmp_path / "two")
     assert files(one) == files(two)
     assert set(files(one)) == {
-        "SHA256SUMS", "manifest.json", "preview.html", "croissant.json",
+        "SHA256SUMS", "manifest.json", "preview.html", "croissant.json", "dropped.jsonl",
         *(f"scenes-{i:06d}{end}" for i in range(3) for end in (".tar", ".index.json")),
     }  # fmt: skip
     assert manifest.outputs["num_samples"] == 10
@@ -107,6 +112,24 @@ def test_drops_are_counted_by_source_and_shown(tmp_path: Path) -> None:
     total = manifest.outputs["num_samples"]
     assert isinstance(total, int)
     assert total + sum(int(str(count)) for count in dropped.values()) == 8
+    listed = [json.loads(line) for line in (folder / "dropped.jsonl").read_text().splitlines()]
+    assert Counter(line["reason"] for line in listed) == dropped
+    bad = [line for line in listed if line["reason"] == "unsupported_picture"]
+    assert all("mug/9.png" in line["origin"] for line in bad)
+    assert all(" must " in line["sentence"] for line in listed)
+    assert all(line["source"] == "captures" for line in listed)
+
+
+def test_small_pieces_of_work_become_large_shards(tmp_path: Path) -> None:
+    home = album(tmp_path / "album", count=5)
+    config = photos(home, pairs_per_subject=8, samples_per_shard=16)
+    folder, _ = build_here(config, tmp_path / "out")
+    corpus = PairCorpus.open(folder, verify=True)
+    parts = sorted(tmp_path.glob("out/.parts-*/*.tar"))
+    assert (len(parts), len(corpus.shards), len(corpus)) == (2, 1, 16)
+    assert corpus.sample_keys == tuple(sorted(corpus.sample_keys))
+    other, _ = build_here(replace(config, samples_per_shard=8), tmp_path / "out")
+    assert [shard.num_samples for shard in PairCorpus.open(other).shards] == [8, 8]
 
 
 def test_near_duplicates_go_and_are_shown(tmp_path: Path) -> None:
@@ -147,9 +170,55 @@ def test_a_source_that_is_mostly_broken_is_one_error(tmp_path: Path) -> None:
     for path in home.glob("*/[012].png"):
         path.write_bytes(b"")
     with pytest.raises(
-        InputError, match=r"source captures must have at most 25% broken records, got 8 of 8 \(unre"
+        InputError,
+        match=r"source captures must have at most 25% broken records, got 8 of 8 "
+        r"\(unreadable_picture 8\), such as mug/0.png, .*: .*must",
     ):
         build_here(photos(home), tmp_path / "out")
+    blueprint, shown = draw_blueprint(photos(home)), tmp_path / "refused"
+    publish_refusals(Place.parse(str(shown)), blueprint, Place.parse(str(tmp_path / "out")))
+    assert len((shown / "dropped.jsonl").read_text().splitlines()) == 8
+    assert "mug/0.png" in (shown / "preview.html").read_text()
+
+
+def test_a_damaged_record_is_made_again(tmp_path: Path) -> None:
+    folder, _ = build_here(SCENES, tmp_path)
+    place = Place.parse(str(next(tmp_path.glob(".parts-*"))))
+    shelf = Place.parse(str(next(tmp_path.glob(".shards-*"))))
+    assert read_part(place, "scenes-000000.tar") is not None
+    assert is_finished(shelf, "scenes-000000.tar")
+    for path in (
+        *tmp_path.glob(".parts-*/*-000000.record.json"),
+        *tmp_path.glob(".*/*.finished.json"),
+    ):
+        whole = path.read_bytes()
+        path.write_bytes(whole.replace(b"scenes-00000001", b"scenes-00000009"))
+    assert read_part(place, "scenes-000000.tar") is None
+    for path in tmp_path.glob(".parts-*/*-000001.record.json"):
+        path.write_bytes(path.read_bytes()[:100])
+    for path in tmp_path.glob(".shards-*/*.finished.json"):
+        path.write_bytes(path.read_bytes()[:100])
+    assert read_part(place, "scenes-000001.tar") is None
+    assert not is_finished(shelf, "scenes-000000.tar")
+    shutil.rmtree(folder)
+    again, _ = build_here(SCENES, tmp_path)
+    assert list(problems_in(Place.parse(str(again)))) == []
+
+
+def test_held_out_subjects_stay_held_out(tmp_path: Path) -> None:
+    part = scenes_part()
+    notes = tuple(
+        replace(note, split="held_out" if note.subject == part.record.samples[0].subject else "")
+        for note in part.record.samples
+    )
+    place = Place.parse(str(tmp_path / "parts"))
+    write_part(place, part)
+    record = replace(part.record, samples=notes)
+    shelf = Place.parse(str(tmp_path / "shelf"))
+    found = finish_shard("scenes-000000.tar", place, [record], frozenset(), FinishRules(), shelf)
+    assert {shard.split: shard.name for shard in found.shards} == {
+        "train": "scenes-000000.tar", "held_out": "scenes-held_out-000000.tar",
+    }  # fmt: skip
 
 
 def test_a_corpus_of_nothing_is_one_error(tmp_path: Path) -> None:

@@ -6,14 +6,13 @@ from dreambooth3d.artifacts.place import Place
 from dreambooth3d.errors import InputError
 from dreambooth3d.pairs.mesh_catalogue import (
     Entry,
-    clean_name,
-    name_of_file,
     read_catalogue,
     read_properties,
     spdx,
     subject_of,
 )
 from dreambooth3d.pairs.mesh_files import ModelFile, open_files
+from dreambooth3d.pairs.nouns import clean_name, name_of_file
 from tests.pairs.mesh_samples import write_zip
 
 PROPERTIES = """# comment

@@ -67,7 +67,7 @@ class AlbumReader:
                 subject=words(told["subject"]),
                 origin=origin,
                 caption=prompts[number] if prompts else text,
-                class_noun=words(told["class_noun"]) or notes.class_noun,
+                class_noun=words(told["class_noun"]) or notes.class_noun or words(told["name"]),
                 meta=_meta(reference, target, notes),
                 licence=notes.licence,
                 attribution=notes.attribution,

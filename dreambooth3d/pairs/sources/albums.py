@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+from dreambooth3d.artifacts.catalogue import read_subjects_csv
 from dreambooth3d.artifacts.image import IMAGE_SUFFIXES, natural_order
-from dreambooth3d.artifacts.subject import Problem, read_subjects_csv
+from dreambooth3d.artifacts.subject import Problem
+from dreambooth3d.pairs.nouns import name_of_file
 from dreambooth3d.pairs.sources.listing import is_hidden
 from dreambooth3d.pairs.sources.origin import printable
 
@@ -29,6 +31,7 @@ class Album:
         foreign: pictures of a kind that is not read.
         metadata, prompts: ``metadata.json`` and ``prompt.txt``; empty where there is none.
         class_noun: what the CSV says it is.
+        name: what its folder's name says it is, or empty.
     """
 
     subject: str
@@ -39,6 +42,7 @@ class Album:
     metadata: str = ""
     prompts: str = ""
     class_noun: str = ""
+    name: str = ""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -59,7 +63,8 @@ class _Gathered:
 def find_albums(names: Sequence[str], *, root: str) -> tuple[Album, ...]:
     """Group pictures by the subject they are of, in natural order of the folders.
 
-    A folder with pictures is a subject; its ``images/`` and ``references/`` belong to it.
+    A folder with pictures is a subject; its ``images/`` and ``references/`` belong to it, in any
+    case of letters.
 
     Args:
         names: all files, relative, ``/`` between parts; hidden ones are passed over.
@@ -73,7 +78,13 @@ def find_albums(names: Sequence[str], *, root: str) -> tuple[Album, ...]:
         (found.foreign if is_foreign else found.pictures.setdefault(kind, [])).append(name)
     exists = frozenset(names).__contains__
     ordered = sorted(homes, key=lambda home: natural_order(Path(home)))
-    return tuple(_album(home, homes[home], printable(home or root), exists) for home in ordered)
+    return tuple(
+        replace(
+            _album(home, homes[home], printable(home or root), exists),
+            name=name_of_file(printable(home or root)),
+        )
+        for home in ordered
+    )
 
 
 def read_albums(table: Path) -> tuple[tuple[Album, ...], tuple[Problem, ...]]:
@@ -107,12 +118,14 @@ def suffix_of(name: str) -> str:
 def _home_of(name: str) -> tuple[str, str]:
     folder = name.rpartition("/")[0]
     home, _, last = folder.rpartition("/")
-    return (home, last) if last in (_IMAGES, _REFERENCES) else (folder, "")
+    kind = last.casefold()
+    return (home, kind) if kind in (_IMAGES, _REFERENCES) else (folder, "")
 
 
 def _album(home: str, found: _Gathered, subject: str, exists: Callable[[str], bool]) -> Album:
     pictures = {kind: _ordered(names) for kind, names in found.pictures.items()}
-    photos = pictures.get("") or pictures.get(_IMAGES) or pictures.get(_REFERENCES) or ()
+    own = (*pictures.get("", ()), *pictures.get(_IMAGES, ()))
+    photos = own or pictures.get(_REFERENCES, ())
 
     def kept(name: str) -> str:
         return name if exists(name) else ""

@@ -2,7 +2,8 @@
 
 A folder with pictures is a subject, at any depth; beside or instead of its own pictures it may have
 ``images/`` and ``references/`` (clean views, which then are the references), ``metadata.json`` and
-``prompt.txt``. Targets are the photos as they are.
+``prompt.txt``. Targets are the photos as they are. An object that nobody names is called like its
+folder.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from dreambooth3d.pairs.sources.chunking import pack_name, whole
 from dreambooth3d.pairs.sources.listing import place_files
 from dreambooth3d.pairs.sources.pairing import spread_pairs
 
-_REVISION = 1
+_REVISION = 2
 
 Captions = Literal["beside", "prompts"]
 
@@ -38,26 +39,27 @@ class CapturesSource:
             not so many.
         captions: `beside` takes ``1.txt`` for ``1.jpg`` where there is one; `prompts` takes line
             i of ``prompt.txt`` for photo i (otherwise its lines describe clips to be made).
-        records_per_chunk: pairs in a shard.
+        pairs_per_part: pairs that are one piece of work, about; those of a subject stay together
+            where they can, for its photos are cut out once a piece.
     """
 
     place: Place
     pairs_per_subject: int = 8
     captions: Captions = "beside"
-    records_per_chunk: int = 128
+    pairs_per_part: int = 16
 
     name = "captures"
     needs_segmentation = True
 
     def __post_init__(self) -> None:
-        require_range(self, "pairs_per_subject", "records_per_chunk", least=1)
+        require_range(self, "pairs_per_subject", "pairs_per_part", least=1)
         require_choices(self)
 
     def fingerprint(self) -> str:
         """A hash of the settings and of every file that counts."""
         settings = {name: value for name, value in asdict(self).items() if name != "place"}
         albums, problems = self._albums()
-        told = [f"{album.subject}/{album.class_noun}" for album in albums]
+        told = [f"{album.subject}/{album.class_noun}/{album.name}" for album in albums]
         told += [problem.sentence for problem in problems]
         files = place_files(self._folder, [name for album in albums for name in album.files])
         return artifact_key(
@@ -78,16 +80,15 @@ class CapturesSource:
                 f"{self.name} must hold pictures ({', '.join(sorted(IMAGE_SUFFIXES))}), "
                 f"got none at {self.place}; check the address"
             )
-        firsts = range(0, len(plan), self.records_per_chunk)
-        parts = [plan[first : first + self.records_per_chunk] for first in firsts]
-        return [
-            Chunk(
-                index=index,
-                payload={"first": first, "entries": [*part], "albums": self._told(albums, part)},
-                num_records=len(part),
-            )
-            for index, (first, part) in enumerate(zip(firsts, parts, strict=True))
-        ]
+        chunks: list[Chunk] = []
+        first = 0
+        for part in _pieces(plan, self.pairs_per_part):
+            payload: dict[str, JsonValue] = {
+                "first": first, "entries": [*part], "albums": self._told(albums, part),
+            }  # fmt: skip
+            chunks.append(Chunk(index=len(chunks), payload=payload, num_records=len(part)))
+            first += len(part)
+        return chunks
 
     def read(self, chunk: Chunk) -> Iterator[Record]:
         """Read the photos of a range of pairs."""
@@ -117,6 +118,7 @@ class CapturesSource:
             str(index): {
                 "subject": albums[index].subject,
                 "class_noun": albums[index].class_noun,
+                "name": albums[index].name,
                 "metadata": pack_name(albums[index].metadata),
                 "prompts": pack_name(albums[index].prompts if self.captions == "prompts" else ""),
                 "num_photos": len(albums[index].photos),
@@ -139,6 +141,19 @@ class CapturesSource:
     @property
     def _folder(self) -> Place:
         return self.place.parent if self.place.path.lower().endswith(".csv") else self.place
+
+
+def _pieces(plan: Sequence[list[JsonValue]], most: int) -> Iterator[list[list[JsonValue]]]:
+    """Divide a plan into pieces of at most `most` entries, between albums where that is near."""
+    piece: list[list[JsonValue]] = []
+    for entry in plan:
+        is_new_album = bool(piece) and entry[:2] != [piece[-1][0], piece[-1][1]]
+        if len(piece) == most or (is_new_album and 2 * len(piece) >= most):
+            yield piece
+            piece = []
+        piece.append(entry)
+    if piece:
+        yield piece
 
 
 def _bad_row(problem: Problem) -> list[JsonValue]:

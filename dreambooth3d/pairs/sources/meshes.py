@@ -41,7 +41,7 @@ class MeshesSource:
         backgrounds: folder of pictures to put objects in; None for the embedded scenery.
         size: side of the pictures, pixels.
         pairs_per_subject: pairs of every model.
-        meshes_per_chunk: models in a shard.
+        meshes_per_part: models that are one piece of work.
         seed: of cameras, places and light.
         up: axis of OBJ models that points up; glTF says y itself.
         min_object_share: of a picture's area that the object must cover.
@@ -53,7 +53,7 @@ class MeshesSource:
     backgrounds: Place | None = None
     size: int = 512
     pairs_per_subject: int = 4
-    meshes_per_chunk: int = 16
+    meshes_per_part: int = 16
     seed: int = 0
     up: UpAxis = "y"
     min_object_share: float = 0.01
@@ -65,7 +65,7 @@ class MeshesSource:
 
     def __post_init__(self) -> None:
         require_choices(self)
-        require_range(self, "pairs_per_subject", "meshes_per_chunk", least=1)
+        require_range(self, "pairs_per_subject", "meshes_per_part", least=1)
         require_range(self, "max_bytes", "max_triangles", least=1)
         require_range(self, "size", least=32, most=2048)
         require_range(self, "seed", least=0)
@@ -86,7 +86,7 @@ class MeshesSource:
         """
         list_backgrounds(self.backgrounds)
         models = _described(self.place)
-        step = self.meshes_per_chunk
+        step = self.meshes_per_part
         return [
             Chunk(
                 index=index,
@@ -97,7 +97,10 @@ class MeshesSource:
         ]
 
     def read(self, chunk: Chunk) -> Iterator[Record]:
-        """Render the pairs of a chunk's models; a model that cannot be used is one `Rejected`.
+        """Render the pairs of a chunk's models.
+
+        All pairs of a model that cannot be used are rejected, so that it weighs as much as a
+        model that can.
 
         Raises:
             ConfigError: this machine cannot render.
@@ -114,7 +117,7 @@ class MeshesSource:
             try:
                 mesh = self._load(model, entry)
             except RefusedError as refused:
-                yield rejected(model, 0, refused)
+                yield from (rejected(model, i, refused) for i in range(self.pairs_per_subject))
                 continue
             with studio.stage(mesh) as stage:
                 sitter = Sitter(model=model, entry=entry, mesh=mesh, stage=stage)

@@ -57,7 +57,8 @@ def test_a_folder_of_folders_gives_pairs_of_each_object(tmp_path: Path) -> None:
     assert [pair.subject for pair in pairs] == ["mug"] * 4 + ["shoe"] * 4
     mug, shoe = pairs[0], pairs[4]
     assert (mug.class_noun, mug.licence, mug.attribution) == ("mug", "CC BY 4.0", "a shelf")
-    assert (shoe.class_noun, shoe.licence, shoe.attribution) == ("", "", "")
+    # Nobody says what it is, so its folder does.
+    assert (shoe.class_noun, shoe.licence, shoe.attribution) == ("shoe", "", "")
     assert mug.caption == shoe.caption == ""
     assert mug.meta["subject_id"] == "m1"
     for pair in pairs:
@@ -66,6 +67,33 @@ def test_a_folder_of_folders_gives_pairs_of_each_object(tmp_path: Path) -> None:
         file = tmp_path / str(pair.meta["target_file"])
         assert pair.target == file.read_bytes()
     assert Counter(str(pair.meta["target_file"]) for pair in pairs).most_common(1)[0][1] == 1
+
+
+def test_photos_beside_a_folder_of_images_are_of_the_same_object(tmp_path: Path) -> None:
+    photo(tmp_path / "Red_Mug-02" / "front.png", 1)
+    photo(tmp_path / "Red_Mug-02" / "Images" / "back.png", 2)
+    photo(tmp_path / "Red_Mug-02" / "REFERENCES" / "clean.png", 3)
+    photo(tmp_path / "IMG_0001" / "1.png", 4)
+    photo(tmp_path / "IMG_0001" / "2.png", 5)
+    pairs = pairs_of(source_of(tmp_path, pairs_per_subject=2))
+    assert {(pair.subject, pair.class_noun) for pair in pairs} == {
+        ("IMG_0001", ""), ("Red_Mug-02", "red mug"),
+    }  # fmt: skip
+    mug = [pair for pair in pairs if pair.class_noun]
+    assert {str(pair.meta["target_file"]) for pair in mug} == {
+        "Red_Mug-02/front.png", "Red_Mug-02/Images/back.png",
+    }  # fmt: skip
+    assert {pair.meta["reference_file"] for pair in mug} == {"Red_Mug-02/REFERENCES/clean.png"}
+
+
+def test_pieces_of_work_end_between_objects_where_they_can(tmp_path: Path) -> None:
+    for subject in range(5):
+        for number in range(5):
+            photo(tmp_path / f"s{subject}" / f"{number}.png", 10 * subject + number)
+    sizes = [c.num_records for c in source_of(tmp_path, pairs_per_subject=5).chunks()]
+    assert sizes == [10, 10, 5]
+    long = [c.num_records for c in source_of(tmp_path, pairs_per_subject=20).chunks()]
+    assert long == [16, 16, 8, 16, 16, 8, 16, 4]
 
 
 def test_one_subject_folder_is_a_source_too(tmp_path: Path) -> None:
@@ -187,7 +215,7 @@ def test_hostile_names_are_read_and_never_become_keys(tmp_path: Path) -> None:
         photo(tmp_path / name / "second.png", 100 + number)
     photo(tmp_path / ".hidden" / "1.png")
     photo(tmp_path / "-rf" / "._second.png")
-    pairs = pairs_of(source_of(tmp_path, records_per_chunk=3))
+    pairs = pairs_of(source_of(tmp_path, pairs_per_part=3))
     assert len(pairs) == 2 * len(names)
     assert len({pair.subject for pair in pairs}) == len(names)
     for pair in pairs:

@@ -55,7 +55,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def source(folder: Path, **settings: Any) -> MeshesSource:
-    fitting = {"size": 64, "pairs_per_subject": 2, "meshes_per_chunk": 2, **settings}
+    fitting = {"size": 64, "pairs_per_subject": 2, "meshes_per_part": 2, **settings}
     return MeshesSource(place=Place.parse(str(folder)), **fitting)
 
 
@@ -257,7 +257,7 @@ def test_a_place_without_models_is_an_error(tmp_path: Path) -> None:
     [
         {"size": 8},
         {"pairs_per_subject": 0},
-        {"meshes_per_chunk": 0},
+        {"meshes_per_part": 0},
         {"seed": -1},
         {"up": "x"},
         {"min_object_share": 1.0},
@@ -270,7 +270,7 @@ def test_settings_are_checked(tmp_path: Path, settings: dict[str, Any]) -> None:
 
 
 def test_a_source_is_made_by_name(folder: Path) -> None:
-    settings = {"size": 64, "pairs_per_subject": 2, "meshes_per_chunk": 2}
+    settings = {"size": 64, "pairs_per_subject": 2, "meshes_per_part": 2}
     assert parse_source(f"meshes:{folder}", settings) == source(folder)
 
 
@@ -287,7 +287,7 @@ def test_captions() -> None:
 )
 def test_published_furniture_renders() -> None:
     meshes = MeshesSource(
-        place=Place.parse(str(REAL)), size=96, pairs_per_subject=1, meshes_per_chunk=8
+        place=Place.parse(str(REAL)), size=96, pairs_per_subject=1, meshes_per_part=8
     )
     chunks = meshes.chunks()
     assert sum(chunk.num_records for chunk in chunks) == 820

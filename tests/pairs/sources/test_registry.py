@@ -39,7 +39,7 @@ def test_settings_reach_the_source(tmp_path: Path) -> None:
     meshes = parse_source(f"meshes:{tmp_path}", {"backgrounds": str(tmp_path / "b"), "size": 64})
     assert getattr(meshes, "backgrounds") == Place.parse(str(tmp_path / "b"))  # noqa: B009
     assert "limits" not in setting_types("meshes")
-    assert list(setting_types("captures")) == ["pairs_per_subject", "captions", "records_per_chunk"]
+    assert list(setting_types("captures")) == ["pairs_per_subject", "captions", "pairs_per_part"]
 
 
 @pytest.mark.parametrize(
