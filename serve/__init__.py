@@ -9,8 +9,13 @@
 | `errors`   | the one form of every refusal                                               |
 | `jobs`     | the job table: every accepted job ends once, as completed, failed, canceled |
 | `records`  | what a job is                                                               |
+| `rows`     | rows of the table and the jobs they are                                     |
+| `database` | connections and transactions                                                |
+| `keys`     | API keys and the command that makes and revokes them                        |
+| `access`   | who asks, how often, and what is refused                                    |
 | `tables`   | the database schema, and SQLite's settings                                  |
 | `results`  | clips and thumbnails on disk                                                |
+| `sweep`    | lost leases, expired clips, folders that no job owns                        |
 | `subjects` | which adapters can be served, found again whenever the folder changes       |
 | `adapters` | loaded adapters: least recently used go first, never while in use           |
 | `engine`   | claims batches, denoises, writes clips                                      |

@@ -11,8 +11,10 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve as ray_serve
 from ray.exceptions import RayError
+from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
 
+from serve.access import is_loopback
 from serve.engine import Engine
 from serve.routes import make_api, open_services
 from serve.settings import ServeSettings
@@ -52,7 +54,9 @@ class Ingress:
 
     def __init__(self, settings: ServeSettings, engine: Any) -> None:
         self._engine = engine
-        self._services = open_services(settings, self._is_ready)
+        self._services = open_services(
+            settings, self._is_ready, is_loopback=is_loopback(_http_host())
+        )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Build the routes inside the replica."""
@@ -64,6 +68,12 @@ class Ingress:
             return bool(await asyncio.wait_for(_resolve(answer), _READY_TIMEOUT_S))
         except (TimeoutError, RayError, RayServeException):
             return False
+
+
+def _http_host() -> str:
+    """Address that Serve's proxies listen on; there is no public way to ask for it."""
+    client = _get_global_client()
+    return "" if client is None else str(client.http_config.host)
 
 
 async def _resolve(answer: Any) -> bool:

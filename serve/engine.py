@@ -36,6 +36,7 @@ from serve.records import Claim, Job
 from serve.results import ResultStore
 from serve.settings import ServeSettings
 from serve.subjects import SubjectCatalog
+from serve.sweep import Sweeper
 
 _logger = logging.getLogger(__name__)
 # What a bad job, a damaged adapter or a full device raises in the model: it must stay in its batch.
@@ -83,6 +84,7 @@ class Engine:
         self._jobs = jobs or JobTable(settings.database_url)
         self._subjects = SubjectCatalog(settings.subjects_root)
         self._results = ResultStore(settings.results_root)
+        self._sweeper = Sweeper(self._jobs, self._results, max_attempts=settings.max_attempts)
         self._adapters = AdapterCache(
             lambda folder: load_subject(folder, self._backbone),
             max_bytes=settings.adapter_megabytes * 2**20,
@@ -200,9 +202,7 @@ class Engine:
             try:
                 if token is not None and is_alive:
                     self._jobs.extend(token, lease_s=settings.lease_s)
-                self._jobs.expire_leases(max_attempts=settings.max_attempts)
-                for folder in self._jobs.take_expired_results():
-                    self._results.remove(folder)
+                self._sweeper.run()
             except SQLAlchemyError:
                 _logger.exception("the job table cannot be used; trying again")
 
@@ -317,7 +317,9 @@ class Engine:
             stage_seconds=timer.of(row) | {"write": time.monotonic() - started},
             keep_s=self._settings.keep_s,
         )
-        if not is_ours:
+        if is_ours:
+            self._results.keep_only(folder)
+        else:
             self._results.remove(folder)
 
     def _provenance(self, row: _Row) -> dict[str, JsonValue]:

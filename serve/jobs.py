@@ -14,32 +14,26 @@ runs in WAL mode with every commit synced, so an accepted job survives the machi
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from sqlalchemy import (
     Connection,
     CursorResult,
-    RowMapping,
-    Select,
     Update,
-    create_engine,
     delete,
-    event,
     func,
     insert,
-    make_url,
     select,
     update,
 )
 from sqlalchemy.exc import IntegrityError
 
 from dreambooth3d.artifacts.jsonfile import JsonValue
-from dreambooth3d.errors import Dreambooth3dError
-from serve.records import LIVE, Claim, IdempotencyError, Job, NewJob, QueueFullError
-from serve.tables import JOBS, create_tables, prepare_sqlite
+from serve.database import Database
+from serve.records import LIVE, Claim, Job, NewJob, QueueFullError, QuotaError
+from serve.rows import count_queued, find_repeat, get_job, need, new_row, read_jobs
+from serve.tables import JOBS, take_turn
 
 _FORGET_LEASE: Mapping[str, None] = {"lease_owner": None, "lease_expires": None}
 _START_AGAIN: Mapping[str, object] = {
@@ -61,70 +55,79 @@ class JobTable:
     """
 
     def __init__(self, url: str, *, clock: Callable[[], float] = time.time) -> None:
-        is_sqlite = make_url(url).get_backend_name() == "sqlite"
-        self._engine = create_engine(url, pool_pre_ping=not is_sqlite)
-        self._writer = self._engine.execution_options(is_write=True)
+        self._database = Database(url)
         self._clock = clock
-        if is_sqlite:
-            prepare_sqlite(self._engine)
-            event.listen(self._engine, "begin", _begin_sqlite)
-        with self._writer.begin() as connection:
-            create_tables(connection)
 
     def close(self) -> None:
         """Close all connections."""
-        self._engine.dispose()
+        self._database.close()
 
     # --- clients ---
 
-    def submit(self, new: NewJob, *, max_queued: int) -> tuple[Job, bool]:
+    def submit(
+        self, new: NewJob, *, max_queued: int, max_live: int | None = None
+    ) -> tuple[Job, bool]:
         """Store a job, or find the one its idempotency key already made.
+
+        Args:
+            new: what to store.
+            max_queued: jobs that may wait, of all owners together.
+            max_live: jobs of this owner that may be unfinished; None for any number.
 
         Returns:
             The job, and whether it is new.
 
         Raises:
             QueueFullError: `max_queued` jobs are waiting.
+            QuotaError: the owner has `max_live` unfinished jobs.
             IdempotencyError: the key was used for another request.
         """
         try:
-            with self._writer.begin() as connection:
-                earlier = _find_repeat(connection, new)
+            with self._database.writing() as connection:
+                take_turn(connection)
+                earlier = find_repeat(connection, new)
                 if earlier is not None:
                     return earlier, False
-                waiting = _count_queued(connection)
+                waiting = count_queued(connection)
                 if waiting >= max_queued:
                     raise QueueFullError(
                         f"the queue must hold fewer than {max_queued} jobs, got {waiting}; "
                         "send the request again later"
                     )
+                _check_quota(connection, new.owner, max_live)
                 job_id = f"video_{uuid.uuid4().hex}"
-                connection.execute(insert(JOBS).values(_new_row(new, job_id, self._clock())))
-                return _need(_get(connection, job_id)), True
+                connection.execute(insert(JOBS).values(new_row(new, job_id, self._clock())))
+                return need(get_job(connection, job_id)), True
         except IntegrityError:
             # Another ingress stored the same key between our look and our insert.
-            with self._reading() as connection:
-                return _need(_find_repeat(connection, new)), False
+            with self._database.reading() as connection:
+                return need(find_repeat(connection, new)), False
 
     def get(self, job_id: str) -> Job | None:
         """Read one job."""
-        with self._reading() as connection:
-            return _get(connection, job_id)
+        with self._database.reading() as connection:
+            return get_job(connection, job_id)
 
     def page(
-        self, *, after: str | None = None, limit: int = 20, order: Literal["asc", "desc"] = "desc"
+        self,
+        *,
+        owner: str = "",
+        after: str | None = None,
+        limit: int = 20,
+        order: Literal["asc", "desc"] = "desc",
     ) -> tuple[tuple[Job, ...], bool] | None:
-        """Read one page and whether more follow; None when `after` is unknown."""
-        query = select(JOBS)
-        with self._reading() as connection:
+        """Read one page of an owner's jobs and whether more follow; None: `after` is unknown."""
+        is_own = JOBS.c.owner == owner
+        query = select(JOBS).where(is_own)
+        with self._database.reading() as connection:
             if after is not None:
-                start = connection.scalar(select(JOBS.c.number).where(JOBS.c.id == after))
+                start = connection.scalar(select(JOBS.c.number).where(is_own, JOBS.c.id == after))
                 if start is None:
                     return None
                 is_beyond = JOBS.c.number < start if order == "desc" else JOBS.c.number > start
                 query = query.where(is_beyond)
             by_number = JOBS.c.number.desc() if order == "desc" else JOBS.c.number
-            found = _read(connection, query.order_by(by_number).limit(limit + 1))
+            found = read_jobs(connection, query.order_by(by_number).limit(limit + 1))
         return found[:limit], len(found) > limit
 
     def cancel(self, job_id: str) -> Job | None:
@@ -132,16 +135,16 @@ class JobTable:
 
         The engine that works on it sees this after its current step.
         """
-        with self._writer.begin() as connection:
+        with self._database.writing() as connection:
             ended = {"status": "canceled", "finished_at": self._clock(), **_FORGET_LEASE}
             is_live = (JOBS.c.id == job_id) & JOBS.c.status.in_(LIVE)
             connection.execute(update(JOBS).where(is_live).values(ended))
-            return _get(connection, job_id)
+            return get_job(connection, job_id)
 
     def delete(self, job_id: str) -> Job | None:
         """Remove a job, live or not, and return what it was."""
-        with self._writer.begin() as connection:
-            found = _get(connection, job_id)
+        with self._database.writing() as connection:
+            found = get_job(connection, job_id)
             connection.execute(delete(JOBS).where(JOBS.c.id == job_id))
             return found
 
@@ -149,8 +152,8 @@ class JobTable:
         """Place in the queue, 1 is next; None unless queued."""
         if job.status != "queued":
             return None
-        with self._reading() as connection:
-            return _count_queued(connection, up_to=job.number)
+        with self._database.reading() as connection:
+            return count_queued(connection, up_to=job.number)
 
     def mean_seconds(self) -> float | None:
         """Mean time from claim to end of the jobs completed last; None before the first."""
@@ -161,7 +164,7 @@ class JobTable:
             .limit(_RECENT)
             .subquery()
         )
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             return connection.scalar(select(func.avg(recent.c.seconds)))
 
     # --- engines ---
@@ -169,11 +172,11 @@ class JobTable:
     def claim(self, *, max_jobs: int, max_tokens: int, lease_s: float) -> Claim | None:
         """Take the oldest queued job and others of its `batch_key`; None when nothing waits."""
         token = uuid.uuid4().hex
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             # An idle engine looks often and must not take the write lock each time.
-            if _count_queued(connection) == 0:
+            if count_queued(connection) == 0:
                 return None
-        with self._writer.begin() as connection:
+        with self._database.writing() as connection:
             is_queued = JOBS.c.status == "queued"
             oldest = select(JOBS.c.batch_key, JOBS.c.num_tokens).where(is_queued)
             first = connection.execute(oldest.order_by(JOBS.c.number).limit(1)).first()
@@ -198,7 +201,7 @@ class JobTable:
             }
             connection.execute(update(JOBS).where(is_queued, JOBS.c.id.in_(ids)).values(taken))
             mine = select(JOBS).where(JOBS.c.lease_owner == token).order_by(JOBS.c.number)
-            jobs = _read(connection, mine)
+            jobs = read_jobs(connection, mine)
         return Claim(token=token, jobs=jobs) if jobs else None
 
     def describe(
@@ -218,7 +221,7 @@ class JobTable:
         lease_s: float,
     ) -> frozenset[str]:
         """Report a finished step, renew the leases, and return the jobs that are still ours."""
-        with self._writer.begin() as connection:
+        with self._database.writing() as connection:
             mine = (JOBS.c.lease_owner == token) & JOBS.c.id.in_(ids)
             reached = {
                 "step": step,
@@ -293,88 +296,37 @@ class JobTable:
             **_FORGET_LEASE,
         )
         again = lost.where(JOBS.c.attempts < max_attempts).values(dict(_START_AGAIN))
-        with self._writer.begin() as connection:
+        with self._database.writing() as connection:
             num_failed = connection.execute(failed).rowcount
             return connection.execute(again).rowcount, num_failed
 
     def take_expired_results(self) -> tuple[str, ...]:
         """Forget the results whose time is over and return their folders."""
         is_over = JOBS.c.result_path.is_not(None) & (JOBS.c.expires_at < self._clock())
-        with self._writer.begin() as connection:
+        with self._database.writing() as connection:
             folders = tuple(connection.scalars(select(JOBS.c.result_path).where(is_over)))
             connection.execute(update(JOBS).where(is_over).values(result_path=None))
         return folders
 
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with self._engine.begin() as connection:
-            yield connection
-
     def _change(self, statement: Update) -> int:
-        with self._writer.begin() as connection:
+        with self._database.writing() as connection:
             result: CursorResult[Any] = connection.execute(statement)
             return result.rowcount
 
 
-def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that reads before it writes would otherwise fail instead of waiting its turn.
-    is_write = connection.get_execution_options().get("is_write")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
+def _check_quota(connection: Connection, owner: str, max_live: int | None) -> None:
+    if max_live is None:
+        return
+    is_own = (JOBS.c.owner == owner) & JOBS.c.status.in_(LIVE)
+    live = connection.scalar(select(func.count()).where(is_own)) or 0
+    if live >= max_live:
+        raise QuotaError(
+            f"a key must have fewer than {max_live} unfinished jobs, got {live}; "
+            "wait for one to end or cancel one"
+        )
 
 
 def _owned(token: str, job_id: str | None) -> Update:
     # Only a job in progress has a lease owner, so the token alone proves the status.
     mine = update(JOBS).where(JOBS.c.lease_owner == token)
     return mine if job_id is None else mine.where(JOBS.c.id == job_id)
-
-
-def _new_row(new: NewJob, job_id: str, now: float) -> dict[str, object]:
-    row: dict[str, object] = {field.name: getattr(new, field.name) for field in fields(new)}
-    return row | {
-        "id": job_id,
-        "status": "queued",
-        "progress": 0,
-        "step": 0,
-        "attempts": 0,
-        "created_at": now,
-        "stage_seconds": {},
-    }
-
-
-def _find_repeat(connection: Connection, new: NewJob) -> Job | None:
-    if new.idempotency_key is None:
-        return None
-    same_key = (JOBS.c.owner == new.owner) & (JOBS.c.idempotency_key == new.idempotency_key)
-    found = _read(connection, select(JOBS).where(same_key))
-    if found and found[0].request_hash != new.request_hash:
-        raise IdempotencyError(
-            "an Idempotency-Key must come with the request it was first used for, "
-            "got another request; use a new key"
-        )
-    return found[0] if found else None
-
-
-def _count_queued(connection: Connection, *, up_to: int | None = None) -> int:
-    query = select(func.count()).where(JOBS.c.status == "queued")
-    if up_to is not None:
-        query = query.where(JOBS.c.number <= up_to)
-    return connection.scalar(query) or 0
-
-
-def _get(connection: Connection, job_id: str) -> Job | None:
-    found = _read(connection, select(JOBS).where(JOBS.c.id == job_id))
-    return found[0] if found else None
-
-
-def _read(connection: Connection, query: Select[Any]) -> tuple[Job, ...]:
-    return tuple(_job(row) for row in connection.execute(query).mappings())
-
-
-def _job(row: RowMapping) -> Job:
-    return Job(**{str(name): value for name, value in row.items()})
-
-
-def _need(job: Job | None) -> Job:
-    if job is None:
-        raise Dreambooth3dError("a stored job must be readable, got no row; send it again")
-    return job

@@ -15,6 +15,10 @@ class QueueFullError(Dreambooth3dError):
     """As many jobs are queued as the operator allows."""
 
 
+class QuotaError(Dreambooth3dError):
+    """An owner has as many unfinished jobs as its key allows."""
+
+
 class IdempotencyError(Dreambooth3dError):
     """An idempotency key came back with another request."""
 

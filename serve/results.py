@@ -54,6 +54,19 @@ class ResultStore:
         """Return where a file of a finished job is."""
         return self._root / folder / name
 
+    def folders(self) -> tuple[str, ...]:
+        """Name every attempt that has files."""
+        if not self._root.is_dir():
+            return ()
+        return tuple(sorted(path.name for path in self._root.iterdir() if path.is_dir()))
+
+    def keep_only(self, folder: str) -> None:
+        """Remove what earlier attempts of the same job left."""
+        job_id = folder.rpartition("-")[0]
+        for other in self._root.glob(f"{job_id}-*"):
+            if other.name != folder:
+                shutil.rmtree(other, ignore_errors=True)
+
     def remove(self, folder: str) -> None:
         """Remove one attempt's files, if any."""
         shutil.rmtree(self._root / folder, ignore_errors=True)

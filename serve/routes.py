@@ -10,14 +10,17 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from dreambooth3d.model.backbone import read_card
 from serve import orders, replies, schema
+from serve.access import Access, Caller, Mode
 from serve.body import read_body
 from serve.errors import ApiError, ErrorBody, ErrorReply
 from serve.jobs import JobTable
-from serve.records import IdempotencyError, Job, NewJob, QueueFullError
+from serve.keys import KeyTable
+from serve.records import IdempotencyError, Job, NewJob, QueueFullError, QuotaError
 from serve.results import CLIP_NAME, THUMBNAIL_NAME, ResultStore
 from serve.settings import ServeSettings
 from serve.site import site
@@ -36,6 +39,7 @@ class Services:
     jobs: JobTable
     subjects: SubjectCatalog
     results: ResultStore
+    access: Access
     is_ready: Callable[[], Awaitable[bool]]
 
 
@@ -43,15 +47,19 @@ def open_services(
     settings: ServeSettings,
     is_ready: Callable[[], Awaitable[bool]],
     *,
+    is_loopback: bool,
     jobs: JobTable | None = None,
 ) -> Services:
     """Open the job table and folders; of the backbone only the card is read."""
+    unasked: Mode = "loopback" if is_loopback else "keys"
+    modes: dict[str, Mode] = {"auto": unasked, "always": "keys", "never": "open"}
     return Services(
         settings=settings,
         rules=orders.ClipRules.of(read_card(settings.backbone), settings),
         jobs=jobs or JobTable(settings.database_url),
         subjects=SubjectCatalog(settings.subjects_root),
         results=ResultStore(settings.results_root),
+        access=Access(modes[settings.require_keys], KeyTable(settings.database_url)),
         is_ready=is_ready,
     )
 
@@ -75,6 +83,14 @@ def _services(request: Request) -> Services:
 
 
 Given = Annotated[Services, Depends(_services)]
+_bearer = HTTPBearer(auto_error=False, description="Not asked for on loopback.")
+
+
+def _admit(request: Request, given: Given, _key: Annotated[object, Depends(_bearer)]) -> Caller:
+    return given.access.admit(request.method, request.headers)
+
+
+By = Annotated[Caller, Depends(_admit)]
 Limit = Annotated[int, Query(ge=1, le=100)]
 router = APIRouter(responses=_REFUSALS)
 
@@ -101,24 +117,27 @@ router = APIRouter(responses=_REFUSALS)
         ],
     },
 )
-async def create_video(request: Request, given: Given, response: Response) -> replies.VideoReply:
+async def create_video(
+    request: Request, given: Given, by: By, response: Response
+) -> replies.VideoReply:
     """Accept a job; the same `Idempotency-Key` gives the same job."""
     key = schema.check_idempotency_key(request.headers.get("idempotency-key"))
     asked = schema.parse_create(await read_body(request))
-    job = await run_in_threadpool(_submit, given, asked, key)
+    job = await run_in_threadpool(_submit, given, by, asked, key)
     response.headers["Location"] = f"/v1/videos/{job.id}"
     return await run_in_threadpool(_describe, given, job, response)
 
 
 @router.get("/v1/videos/{video_id}")
-def get_video(video_id: str, given: Given, response: Response) -> replies.VideoReply:
+def get_video(video_id: str, given: Given, by: By, response: Response) -> replies.VideoReply:
     """Tell how a job is doing."""
-    return _describe(given, _find_job(given, video_id), response)
+    return _describe(given, _find_job(given, by, video_id), response)
 
 
 @router.get("/v1/videos")
 def list_videos(
     given: Given,
+    by: By,
     after: str | None = None,
     limit: Limit = 20,
     order: Literal["asc", "desc"] = "desc",
@@ -126,7 +145,7 @@ def list_videos(
     """List jobs, the newest first unless asked otherwise."""
     if after is not None and not schema.is_job_id(after):
         raise _unknown_job(after, "after")
-    page = given.jobs.page(after=after, limit=limit, order=order)
+    page = given.jobs.page(owner=by.owner, after=after, limit=limit, order=order)
     if page is None:
         raise _unknown_job(after or "", "after")
     jobs, has_more = page
@@ -145,10 +164,11 @@ def get_content(
     request: Request,
     video_id: str,
     given: Given,
+    by: By,
     variant: Literal["video", "thumbnail"] = "video",
 ) -> FileResponse:
     """Send the clip, or a picture of its middle; 409 before the end, 410 after it expired."""
-    job = _find_job(given, video_id)
+    job = _find_job(given, by, video_id)
     name = CLIP_NAME if variant == "video" else THUMBNAIL_NAME
     path = given.results.path(_finished(given, job), name)
     if not path.is_file():
@@ -166,9 +186,9 @@ def get_content(
 
 
 @router.post("/v1/videos/{video_id}/cancel", status_code=202)
-def cancel_video(video_id: str, given: Given, response: Response) -> replies.VideoReply:
+def cancel_video(video_id: str, given: Given, by: By, response: Response) -> replies.VideoReply:
     """Cancel a live job; the engine lets go of it after its current step."""
-    job = given.jobs.cancel(_find_job(given, video_id).id)
+    job = given.jobs.cancel(_find_job(given, by, video_id).id)
     if job is None:
         raise _unknown_job(video_id, "video_id")
     if job.status != "canceled":
@@ -183,9 +203,9 @@ def cancel_video(video_id: str, given: Given, response: Response) -> replies.Vid
 
 
 @router.delete("/v1/videos/{video_id}")
-def delete_video(video_id: str, given: Given) -> replies.DeletedReply:
+def delete_video(video_id: str, given: Given, by: By) -> replies.DeletedReply:
     """Remove a job and its files; a live one is stopped."""
-    found = _find_job(given, video_id)
+    found = _find_job(given, by, video_id)
     job = given.jobs.delete(found.id)
     if job is not None and job.result_path is not None:
         given.results.remove(job.result_path)
@@ -243,7 +263,7 @@ async def get_readiness(given: Given, response: Response) -> replies.HealthReply
     return replies.HealthReply(status="ok" if is_ready else "warming")
 
 
-def _submit(given: Services, asked: schema.VideoCreate, key: str | None) -> Job:
+def _submit(given: Services, by: Caller, asked: schema.VideoCreate, key: str | None) -> Job:
     card = None
     if asked.subject is not None:
         card = _find_subject(given, asked.subject, param="subject").card
@@ -256,13 +276,15 @@ def _submit(given: Services, asked: schema.VideoCreate, key: str | None) -> Job:
         num_tokens=given.rules.num_tokens(order.num_frames, order.width, order.height),
         steps=order.num_steps,
         idempotency_key=key,
+        owner=by.owner,
     )
     try:
-        job, _ = given.jobs.submit(new, max_queued=given.settings.max_queued)
-    except QueueFullError as error:
+        job, _ = given.jobs.submit(new, max_queued=given.settings.max_queued, max_live=by.max_live)
+    except (QueueFullError, QuotaError) as error:
+        code = "queue_full" if isinstance(error, QueueFullError) else "quota_exceeded"
         wait_s = max(1, round(given.jobs.mean_seconds() or 1))
         headers = {"Retry-After": str(wait_s)}
-        raise ApiError(429, "queue_full", str(error), headers=headers) from error
+        raise ApiError(429, code, str(error), headers=headers) from error
     except IdempotencyError as error:
         param = "Idempotency-Key"
         raise ApiError(409, "idempotency_conflict", str(error), param=param) from error
@@ -294,9 +316,10 @@ def _describe_subject(given: Services, subject: ServableSubject) -> replies.Subj
     return replies.subject_reply(subject, problem)
 
 
-def _find_job(given: Services, video_id: str) -> Job:
+def _find_job(given: Services, by: Caller, video_id: str) -> Job:
     job = given.jobs.get(video_id) if schema.is_job_id(video_id) else None
-    if job is None:
+    # Somebody else's job is as unknown as one that never was.
+    if job is None or job.owner != by.owner:
         raise _unknown_job(video_id, "video_id")
     return job
 

@@ -30,6 +30,7 @@ class ServeSettings(BaseModel):
         poll_s: pause between looks at an empty queue.
         keep_s: how long finished clips are kept.
         drain_s: how long a stopping engine may finish its batch; longer than a clip.
+        require_keys: `auto` asks for API keys unless the server listens on loopback alone.
         engine_replicas, engine_cpus, engine_gpus: Ray resources.
     """
 
@@ -46,12 +47,13 @@ class ServeSettings(BaseModel):
     max_steps: int = Field(default=100, ge=1)
     max_queued: int = Field(default=1000, ge=1)
     adapter_megabytes: int = Field(default=2048, ge=1)
-    max_attempts: int = Field(default=3, ge=1)
+    max_attempts: int = Field(default=5, ge=1)
     lease_s: float = Field(default=20.0, gt=0)
     stall_s: float = Field(default=600.0, gt=0)
     poll_s: float = Field(default=0.05, gt=0)
     keep_s: float = Field(default=86_400.0, gt=0)
     drain_s: float = Field(default=120.0, ge=0)
+    require_keys: Literal["auto", "always", "never"] = "auto"
     engine_replicas: int = Field(default=1, ge=1)
     engine_cpus: float = Field(default=1.0, ge=0)
     engine_gpus: float = Field(default=0.0, ge=0)

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     Connection,
     Double,
@@ -19,6 +20,8 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     event,
+    func,
+    select,
 )
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.schema import CreateIndex, CreateTable
@@ -58,8 +61,31 @@ JOBS = Table(
     sqlite_autoincrement=True,
 )
 
+KEYS = Table(
+    "api_keys",
+    _METADATA,
+    Column("id", String(16), primary_key=True),
+    Column("owner", String(64), nullable=False, index=True),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    Column("is_revoked", Boolean, nullable=False),
+    Column("max_live", Integer, nullable=False),
+    Column("per_minute", Integer, nullable=False),
+)
+
 _BUSY_S = 30
+_TURN = 3_161_972
 _NUM_TRIES = 20
+
+
+def take_turn(connection: Connection) -> None:
+    """Let one transaction at a time count and then insert, as SQLite's write lock does by itself.
+
+    PostgreSQL's own `create table if not exists` breaks, too, when two processes run it at once.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_TURN)))
 
 
 def create_tables(connection: Connection) -> None:

@@ -34,8 +34,10 @@ class Served:
     def __init__(self, settings: ServeSettings, backbone: Backbone) -> None:
         self.jobs = JobTable(settings.database_url)
         self.engine = Engine(settings, backbone=backbone, jobs=self.jobs)
-        self.api = make_api(open_services(settings, self._is_ready, jobs=self.jobs))
-        self.http = TestClient(self.api)
+        self.api = make_api(
+            open_services(settings, self._is_ready, is_loopback=True, jobs=self.jobs)
+        )
+        self.http = TestClient(self.api, base_url="http://127.0.0.1")
 
     async def _is_ready(self) -> bool:
         return self.engine.is_warm

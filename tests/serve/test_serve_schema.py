@@ -7,17 +7,13 @@ import pytest
 from dreambooth3d.artifacts.adapter import AdapterCard
 from dreambooth3d.model.backbone import BackboneCard
 from serve.errors import ApiError
+from serve.orders import ClipOrder, ClipRules, batch_key, check_adapter, resolve
 from serve.schema import (
-    ClipOrder,
-    ClipRules,
-    batch_key,
-    check_adapter,
     check_idempotency_key,
     check_range,
     is_job_id,
     is_subject_id,
     parse_create,
-    resolve,
 )
 from serve.settings import ServeSettings
 
