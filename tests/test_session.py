@@ -7,8 +7,8 @@ import ray
 import ray.data
 from ray.exceptions import RayError
 
-from dreambooth3d.errors import InputError
-from dreambooth3d.runtime.session import last_line, ray_session
+from dreambooth3d.errors import InputError, RunError
+from dreambooth3d.runtime.session import last_line, one_sentence, ray_session
 
 pytestmark = pytest.mark.ray
 
@@ -37,3 +37,29 @@ def test_a_workers_own_error_is_what_is_said(error: Exception, sentence: str) ->
     with pytest.raises(RayError) as task:
         ray.get(ray.remote(fail).remote({}))
     assert last_line(task.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("error", "address", "sentence"),
+    [
+        (
+            # What `ray.init` raises of a node that is late, words and kind.
+            Exception("The current node timed out\nduring startup."),
+            "",
+            "Ray must start on this machine, got: The current node timed out during startup.; run",
+        ),
+        (ConnectionError("no one there"), "host:1", "Ray must be reachable at host:1, got: no one"),
+    ],
+)
+def test_a_ray_that_does_not_start_is_one_sentence(
+    error: Exception, address: str, sentence: str
+) -> None:
+    with pytest.raises(RunError) as said, one_sentence(address):
+        raise error
+    assert str(said.value).startswith(sentence)
+    assert "\n" not in str(said.value)
+
+
+def test_other_errors_at_the_start_stay_what_they_are() -> None:
+    with pytest.raises(ZeroDivisionError), one_sentence(""):
+        raise ZeroDivisionError

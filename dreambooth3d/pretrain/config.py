@@ -17,8 +17,8 @@ class PretrainConfig:
         backbone: `tiny`, a diffusers folder or a hub id.
         start: a 3Dapter to train on from, a folder or the name of a packaged one; empty starts
             anew.
-        strategy: `single` (no process group), `ddp`, `zero2` or `zero3`. Each worker loads the
-            whole backbone before `zero3` shards it: it must fit one device at start.
+        strategy: `single` (no process group), `ddp`, `zero2` or `zero3`; with `zero3` no worker
+            ever holds more of the frozen transformer than its share and one weight.
         workers: Ray Train workers.
         device: `gpu` asks the cluster for one for each worker and waits until it has them, `cpu`
             takes none, `auto` takes those that are there at the start.

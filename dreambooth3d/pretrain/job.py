@@ -39,12 +39,18 @@ from dreambooth3d.pretrain.publishing import (
     publish_adapter,
     versioned,
 )
-from dreambooth3d.runtime.backbones import warm_backbone, warm_denoiser
+from dreambooth3d.runtime.backbones import (
+    dtype_of,
+    pick_device,
+    warm_denoiser,
+    warm_encoders,
+)
 from dreambooth3d.runtime.relay import relayed
 from dreambooth3d.runtime.session import last_line, ray_session, threads_for
 from dreambooth3d.runtime.tracking import RunRecord, Tracker, recording
 from dreambooth3d.training.checkpoint import Checkpoint
 from dreambooth3d.training.loop import Progress
+from dreambooth3d.training.sharded import load_sharded
 
 REVISION = 1
 _MAX_RESTARTS = 3
@@ -266,10 +272,18 @@ def _load(config: PretrainConfig, place: Place) -> tuple[Denoiser, PairExamples]
     corpus, card = PairCorpus.open(place, split=TRAINED_ON), read_card(config.backbone)
     side = training_side(config, card)
     if has_latents(config, corpus, card):
-        denoiser = warm_denoiser(config.backbone, config.precision)
+        denoiser = _load_denoiser(config)
         return denoiser, PairExamples(corpus, None, side, device=denoiser.device)
-    backbone = warm_backbone(config.backbone, config.precision)
-    return backbone, PairExamples(corpus, backbone, side)
+    encoders = warm_encoders(config.backbone, config.precision)
+    return _load_denoiser(config), PairExamples(corpus, encoders, side)
+
+
+def _load_denoiser(config: PretrainConfig) -> Denoiser:
+    """Load the transformer, under `zero3` this rank's share of it and never more."""
+    if config.strategy != "zero3":
+        return warm_denoiser(config.backbone, config.precision)
+    dtype = dtype_of(config.precision)
+    return load_sharded(config.backbone, dtype=dtype, device=pick_device())
 
 
 def _record(config: PretrainConfig, final: Path, root: Path) -> None:

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,8 +40,9 @@ def ray_session(*, threads_per_worker: int = 1) -> Iterator[None]:
             "unset it, or submit the command with `ray job submit`"
         )
     is_joining = bool(address)
+    print(f"{'joining' if is_joining else 'starting'} Ray ...", file=sys.stderr, flush=True)
     options = {} if is_joining else {"include_dashboard": False, "num_cpus": os.cpu_count()}
-    try:
+    with one_sentence(address):
         ray.init(
             address=None if is_joining else "local",
             runtime_env={"env_vars": worker_environment(threads_per_worker)},
@@ -49,15 +51,29 @@ def ray_session(*, threads_per_worker: int = 1) -> Iterator[None]:
             log_to_driver=False,
             **options,
         )
-    except (ConnectionError, RuntimeError) as error:
-        raise RunError(
-            f"Ray must be reachable at {address or 'this machine'}, got: {error}; "
-            "check RAY_ADDRESS and RAY_AUTH_MODE"
-        ) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def one_sentence(address: str) -> Iterator[None]:
+    """Say in one sentence that Ray did not start, or is not where it was looked for."""
+    try:
+        yield
+    except Exception as error:
+        # Ray says so by `Exception` itself when a node of its own is late (`ray._private.node`).
+        is_rays = type(error) is Exception or isinstance(error, ConnectionError | RuntimeError)
+        if not is_rays:
+            raise
+        said = " ".join(str(error).split())
+        raise RunError(
+            f"Ray must be reachable at {address}, got: {said}; check RAY_ADDRESS and RAY_AUTH_MODE"
+            if address
+            else f"Ray must start on this machine, got: {said}; run the command again when the "
+            "machine is less busy and has free memory"
+        ) from error
 
 
 def quiet_data_logs() -> None:

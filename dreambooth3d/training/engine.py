@@ -141,7 +141,7 @@ class DeepSpeedEngine:
                 f"optimizer must be adamw with zero{stage}, got {optim.optimizer}: it needs whole "
                 "matrices and DeepSpeed cuts them; use strategy ddp or single"
             )
-        deepspeed = _import_deepspeed()
+        deepspeed = import_deepspeed()
         self._named = trained_parameters(task)
         # Before DeepSpeed copies parameters into its shards, so that every copy agrees.
         load_trained(self._named, resume, optim)
@@ -244,7 +244,7 @@ class DeepSpeedEngine:
             sharded._lazy_init_hp_params_optimizer_state()
 
 
-def _import_deepspeed() -> ModuleType:
+def import_deepspeed() -> ModuleType:
     """Import DeepSpeed; on CPUs without its shared-memory collectives.
 
     DeepSpeed would compile them at the first use, behind a lock file that outlives a killed process
