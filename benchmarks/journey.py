@@ -129,7 +129,10 @@ def bad_rows(seed: int) -> float:
         _pipeline("build_pairs.py", "--out", str(out), *_SMALL_PAIRS)
         _pipeline("pretrain.py", "--out", str(out), *_SMALL_TRAIN)
         done = subprocess.run(
-            pipeline_command("personalize_batch.py", str(table), "--out", str(out), *_SMALL_TRAIN),
+            pipeline_command(
+                "personalize_batch.py", str(table), "--skip-invalid", "--out", str(out),
+                *_SMALL_TRAIN,
+            ),
             capture_output=True, text=True, cwd=ROOT, env=environment(),
         )  # fmt: skip
         lines = [line for line in done.stderr.splitlines() if line.startswith("problem: ")]

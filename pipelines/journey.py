@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from dreambooth3d.artifacts.subject import Subject, read_subjects_csv
+from dreambooth3d.artifacts.catalogue import read_subjects_csv
+from dreambooth3d.artifacts.subject import Subject
 from pipelines.client import Order, serving
 
 ROOT = Path(__file__).resolve().parents[1]

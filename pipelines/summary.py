@@ -2,40 +2,49 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from dreambooth3d.artifacts.subject import Problem, SubjectTable, check_images
+from dreambooth3d.artifacts.catalogue import check_catalogue, read_catalogue
+from dreambooth3d.artifacts.catalogue_mirror import bring_here
+from dreambooth3d.artifacts.subject import Problem
+from dreambooth3d.artifacts.subject_rows import SubjectTable
 from dreambooth3d.errors import InputError
 from dreambooth3d.personalize.outcome import Outcome
 
 
-def check_subjects(table: SubjectTable) -> SubjectTable:
-    """Decode every picture once; a subject with a bad one joins the problems, the others go on.
+def open_catalogue(source: str, cache: Path, *, is_skipping: bool) -> SubjectTable:
+    """Read a catalogue, every picture too, before anything is trained; say all that is wrong.
+
+    Args:
+        source: a path or a URL.
+        cache: where what is behind a URL is copied to.
+        is_skipping: go on with the good rows.
 
     Raises:
-        InputError: no row can be used; names every problem.
+        InputError: a row cannot be used, and none may be skipped; or none can be used at all.
     """
-    good, problems = [], list(table.problems)
-    for subject in table.subjects:
-        row, line = table.places[subject.id]
-        found = [replace(problem, row=row, line=line) for problem in check_images(subject)]
-        problems += found
-        if not found:
-            good.append(subject)
-    for problem in problems:
+    table = check_catalogue(read_catalogue(bring_here(source, cache)))
+    for problem in table.problems:
         print(f"problem: {line_of(problem)}", file=sys.stderr)
-    if not good:
+    bad = {problem.row for problem in table.problems}
+    if not table.subjects:
         raise InputError(
-            f"a table must have at least one usable subject, got {len(problems)} problems and "
-            "none; correct the rows named above"
+            f"a catalogue must have at least one usable row, got {len(bad)} that cannot be used; "
+            "correct the rows named above"
         )
-    return replace(table, subjects=tuple(good), problems=tuple(problems))
+    if table.problems and not is_skipping:
+        raise InputError(
+            f"every row of a catalogue must be usable, got {len(bad)} that are not and "
+            f"{len(table.subjects)} that are; correct the rows named above, or train without them "
+            "with --skip-invalid"
+        )
+    return table
 
 
 def line_of(problem: Problem) -> str:
-    """One printable line that names row and field."""
+    """One printable line that names row, line of the file, and field."""
     place = [] if problem.row is None else [f"row {problem.row}"]
+    place += [] if problem.line is None else [f"line {problem.line}"]
     return ", ".join([*place, f"field {problem.field}"]) + f": {problem.sentence}"
 
 

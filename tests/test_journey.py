@@ -12,9 +12,9 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from dreambooth3d.artifacts.adapter import load_adapter
+from dreambooth3d.artifacts.catalogue import read_subjects_csv
 from dreambooth3d.artifacts.key import latest
 from dreambooth3d.artifacts.pairs import PairCorpus
-from dreambooth3d.artifacts.subject import read_subjects_csv
 from dreambooth3d.generate import job as generate
 from dreambooth3d.generate.config import GenerateConfig
 from dreambooth3d.model.lora import idle_names

@@ -8,39 +8,27 @@ On disk, in the layout of the benchmark::
     <id>/metadata.json           id, class_noun, trigger, sha256 of every picture, free notes
 
 A folder with ``references/`` alone is a subject too: the views then serve as captures as well.
-Many subjects come as a CSV, see `read_subjects_csv`.
+Many subjects come as a table, see `artifacts.catalogue`.
 """
 
-import glob
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from dreambooth3d.artifacts.image import (
-    IMAGE_SUFFIXES,
-    flatten,
-    is_picture,
-    list_images,
-    natural_order,
-    read_image,
-)
+from dreambooth3d.artifacts.image import flatten, list_images, read_image
 from dreambooth3d.artifacts.jsonfile import JsonValue, read_json, write_json
 from dreambooth3d.artifacts.key import content_hash
 from dreambooth3d.artifacts.prompt import PromptParts as PromptParts
 from dreambooth3d.artifacts.prompt import parse_prompt as parse_prompt
-from dreambooth3d.artifacts.table import read_table
 from dreambooth3d.errors import ImageError, InputError
 
 DEFAULT_TRIGGER = "sks"
 
 _ID_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _MAX_SEED = 2**63 - 1
-_REQUIRED_COLUMNS = ("subject", "class_noun", "images")
-_OPTIONAL_COLUMNS = ("references", "trigger", "prompts", "steps", "seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +36,7 @@ class Problem:
     """One thing a user has to correct.
 
     Attributes:
-        row: Data row of the CSV, the first is 1; None when it is not about a row.
+        row: Data row of the catalogue, the first is 1; None when it is not about a row.
         line: Line in the file, the header is usually 1; None when it is not about a row.
         field: Column, or field of `Subject`.
         sentence: What must hold, what was found, what to do.
@@ -58,21 +46,6 @@ class Problem:
     line: int | None = None
     field: str
     sentence: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class SubjectTable:
-    """The rows of a CSV that can be used, and what is wrong with the others.
-
-    Attributes:
-        subjects: Usable rows, in order.
-        problems: What is wrong with the others.
-        places: (row, line) of each usable subject, by id.
-    """
-
-    subjects: tuple["Subject", ...]
-    problems: tuple[Problem, ...]
-    places: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +61,7 @@ class Subject:
         prompts: Clips to make; each may mark "[trigger class_noun]" in brackets.
         steps: Updates to train; None for the stage's default.
         seed: 0 to 2**63 - 1; None for the stage's default.
+        priority: Subjects with a higher one are trained first; no part of what is learned.
     """
 
     id: str
@@ -98,6 +72,7 @@ class Subject:
     prompts: tuple[str, ...] = ()
     steps: int | None = None
     seed: int | None = None
+    priority: int = 0
 
     def __post_init__(self) -> None:
         check_id(self.id)
@@ -224,152 +199,6 @@ def write_subject(
     }
     write_json(folder / "metadata.json", (notes or {}) | known)
     return read_subject(folder)
-
-
-def read_subjects_csv(path: Path) -> SubjectTable:
-    """Read a table of subjects; a bad row becomes problems and the other rows go on.
-
-    Columns ``subject, class_noun, images`` are required, ``references, trigger, prompts, steps,
-    seed`` optional. ``images`` is a folder (see `find_views`) or a glob, relative to the folder of
-    the CSV; ``references`` a folder, by default ``references/`` beside the images; ``prompts`` are
-    separated by ``|``. UTF-8, with or without BOM.
-
-    Raises:
-        InputError: The file is missing, empty or not UTF-8, or its header cannot be used.
-    """
-    columns, rows = read_table(
-        path, what="subjects CSV", required=_REQUIRED_COLUMNS, optional=_OPTIONAL_COLUMNS
-    )
-    subjects: list[Subject] = []
-    problems: list[Problem] = []
-    first_rows: dict[str, int] = {}
-    places: dict[str, tuple[int, int]] = {}
-    for number, (line, cells) in enumerate(rows, start=1):
-        found = _Row(number=number, line=line, folder=path.parent, problems=[])
-        subject = found.parse(columns, cells, first_rows)
-        problems += found.problems
-        if subject is not None:
-            subjects.append(subject)
-            places[subject.id] = (number, line)
-    return SubjectTable(subjects=tuple(subjects), problems=tuple(problems), places=places)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Row:
-    """One data row while it is parsed; problems are collected, so that a user sees all at once."""
-
-    number: int
-    line: int
-    folder: Path
-    problems: list[Problem]
-
-    def parse(
-        self, columns: Sequence[str], cells: Sequence[str], first_rows: dict[str, int]
-    ) -> Subject | None:
-        if len(cells) > len(columns):
-            self.add(
-                "row",
-                f"row must have at most {len(columns)} cells, got {len(cells)}; "
-                "put text that contains commas in double quotes",
-            )
-            return None
-        row = dict.fromkeys((*_REQUIRED_COLUMNS, *_OPTIONAL_COLUMNS), "")
-        row |= dict(zip(columns, cells, strict=False))
-        self.check_identity(row, first_rows)
-        trigger = row["trigger"] or DEFAULT_TRIGGER
-        self.attempt("trigger", lambda: check_words("trigger", trigger))
-        images, references = self.find(row)
-        steps = self.whole_number("steps", row["steps"], least=1)
-        seed = self.whole_number("seed", row["seed"], least=0)
-        prompts = tuple(text.strip() for text in row["prompts"].split("|") if text.strip())
-        noun = row["class_noun"]
-        for prompt in prompts:
-            check = partial(parse_prompt, prompt, class_noun=noun, trigger=trigger)
-            self.attempt("prompts", check)
-        if self.problems:
-            return None
-        return Subject(
-            id=row["subject"],
-            class_noun=noun,
-            images=images,
-            references=references,
-            trigger=trigger,
-            prompts=prompts,
-            steps=steps,
-            seed=seed,
-        )
-
-    def add(self, field: str, sentence: str) -> None:
-        self.problems.append(
-            Problem(row=self.number, line=self.line, field=field, sentence=sentence)
-        )
-
-    def attempt(self, field: str, check: Callable[[], object]) -> None:
-        try:
-            check()
-        except InputError as error:
-            self.add(field, str(error))
-
-    def check_identity(self, row: Mapping[str, str], first_rows: dict[str, int]) -> None:
-        name = row["subject"]
-        self.attempt("subject", lambda: check_id(name))
-        self.attempt("class_noun", lambda: check_words("class_noun", row["class_noun"]))
-        first = first_rows.setdefault(name, self.number)
-        if name and first != self.number:
-            self.add(
-                "subject",
-                f"subject must be unique, got {name!r} again after row {first}; rename it",
-            )
-
-    def find(self, row: Mapping[str, str]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-        try:
-            return self.views(row)
-        except OSError as error:
-            self.add("images", f"images must be a path that exists, got {error}; correct the cell")
-            return (), ()
-
-    def views(self, row: Mapping[str, str]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-        images, references = _find_images(self.folder, row["images"])
-        if not images:
-            self.add(
-                "images",
-                "images must be a folder or glob with pictures "
-                f"({', '.join(sorted(IMAGE_SUFFIXES))}), got {row['images']!r}; "
-                "relative paths start at the folder of the CSV",
-            )
-        if row["references"]:
-            references = list_images(self.folder / row["references"])
-            if not references:
-                self.add(
-                    "references",
-                    f"references must be a folder with pictures, got {row['references']!r}; "
-                    "leave the cell empty to do without",
-                )
-        return images, references
-
-    def whole_number(self, field: str, text: str, *, least: int) -> int | None:
-        if not text:
-            return None
-        if re.fullmatch(r"[0-9]{1,18}", text) and int(text) >= least:
-            return int(text)
-        self.add(
-            field,
-            f"{field} must be a whole number of at least {least}, got {text!r}; correct it",
-        )
-        return None
-
-
-def _find_images(folder: Path, pattern: str) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    if not pattern:
-        return (), ()
-    place = folder / pattern
-    if place.is_dir() or not glob.has_magic(pattern):
-        return find_views(place)
-    found = (Path(name) for name in glob.glob(str(place), recursive=True))  # noqa: PTH207
-    images = tuple(sorted(filter(is_picture, found), key=natural_order))
-    homes = {image.parent for image in images}
-    beside = list_images(homes.pop().parent / "references") if len(homes) == 1 else ()
-    return images, beside
 
 
 def _read_prompts(path: Path) -> tuple[str, ...]:

@@ -29,8 +29,12 @@ class PersonalizeConfig:
         prompt: training prompt; {trigger} and {class_noun} are filled in, brackets mark the span.
         size: side of the square training pictures; 0 takes the backbone's own.
         precision: `fp32` or `bf16` for the forward; adapters are fp32 either way.
-        workers: subjects at a time; 0 takes every core, or every GPU.
-        tries: attempts for a subject whose worker process dies.
+        workers: subjects at a time; 0 takes every core, or every share of a GPU.
+        gpus_per_subject: share of a GPU for each subject, where there are GPUs; 0.5 puts two on
+            one, a whole number above 1 gives more than one.
+        tries: attempts for a subject whose worker ends early; one that got to another checkpoint
+            does not count.
+        backoff: seconds before the second attempt; doubled for each further one.
         save_every: updates between checkpoints.
     """
 
@@ -51,7 +55,9 @@ class PersonalizeConfig:
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
     workers: int = resource(0)
-    tries: int = resource(2)
+    gpus_per_subject: float = resource(1.0)
+    tries: int = resource(3)
+    backoff: float = resource(1.0)
     save_every: int = resource(100)
 
     def __post_init__(self) -> None:
@@ -59,7 +65,9 @@ class PersonalizeConfig:
         require_choices(self)
         require_range(self, "steps", "batch_size", "num_views", "tries", "save_every", least=1)
         require_range(self, "rank", "seed", "size", "workers", least=0, below=2**63)
-        require_range(self, "sigma_shift", above=0)
+        require_range(self, "sigma_shift", "gpus_per_subject", above=0)
+        require_range(self, "backoff", least=0, most=3600)
+        self._check_share()
         if "[{trigger} {class_noun}]" not in self.prompt:
             raise ConfigError(
                 "prompt must hold [{trigger} {class_noun}], got "
@@ -74,6 +82,14 @@ class PersonalizeConfig:
                 "write for example: a video of a [{trigger} {class_noun}]"
             ) from error
         self.optim.lr_at(0, self.steps)
+
+    def _check_share(self) -> None:
+        """Ray gives parts of one GPU, or whole ones."""
+        if self.gpus_per_subject > 1 and not float(self.gpus_per_subject).is_integer():
+            raise ConfigError(
+                "gpus_per_subject must be at most 1 or a whole number, got "
+                f"{self.gpus_per_subject}; use 0.5 for two subjects on a GPU"
+            )
 
     @property
     def optim(self) -> OptimConfig:

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from dreambooth3d.artifacts.catalogue import read_subjects_csv
 from dreambooth3d.artifacts.subject import (
     PromptParts,
     Subject,
     check_images,
     parse_prompt,
     read_subject,
-    read_subjects_csv,
     write_subject,
 )
 from dreambooth3d.errors import InputError

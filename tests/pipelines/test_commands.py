@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from dreambooth3d.artifacts.subject import read_subjects_csv
 from dreambooth3d.errors import ConfigError, Dreambooth3dError, InputError
 from dreambooth3d.pairs.config import PairsConfig
 from dreambooth3d.pairs.subjects import photograph
@@ -27,7 +26,7 @@ from pipelines import (
 from pipelines.pair_options import without_keys
 from pipelines.recipes import RECIPES, find_recipe
 from pipelines.settings import apply_settings
-from pipelines.summary import check_subjects, print_summary
+from pipelines.summary import open_catalogue, print_summary
 from tests.pairs.corpora import build_here
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -232,7 +231,10 @@ def test_one_bad_row_is_named_and_the_other_goes_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     damage(table)
-    found = check_subjects(read_subjects_csv(table))
+    with pytest.raises(InputError, match="1 that are not and 1 that are"):
+        open_catalogue(str(table), table.parent, is_skipping=False)
+    capsys.readouterr()
+    found = open_catalogue(str(table), table.parent, is_skipping=True)
     assert [s.id for s in found.subjects] == ["first"]
     assert len(found.problems) == 1
     error = capsys.readouterr().err
@@ -245,10 +247,10 @@ def test_one_bad_row_is_named_and_the_other_goes_on(
 def test_a_table_without_a_column_or_without_a_usable_row_is_refused(table: Path) -> None:
     table.write_text("subject,images\nfirst,first/images\n", encoding="utf-8")
     with pytest.raises(InputError, match="class_noun"):
-        read_subjects_csv(table)
+        open_catalogue(str(table), table.parent, is_skipping=True)
     table.write_text("subject,class_noun,images\nfirst,thing,absent\n", encoding="utf-8")
-    with pytest.raises(InputError, match="at least one usable subject"):
-        check_subjects(read_subjects_csv(table))
+    with pytest.raises(InputError, match="at least one usable row"):
+        open_catalogue(str(table), table.parent, is_skipping=True)
 
 
 def test_an_error_is_one_line_and_exit_code_1(tmp_path: Path) -> None:

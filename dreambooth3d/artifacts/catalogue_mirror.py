@@ -1,0 +1,89 @@
+"""A catalogue behind a URL comes here: its table, and the pictures that its rows name."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from dreambooth3d.artifacts.catalogue import read_rows
+from dreambooth3d.artifacts.image import IMAGE_SUFFIXES
+from dreambooth3d.artifacts.key import publish_file
+from dreambooth3d.artifacts.place import Place, PlacedFile
+from dreambooth3d.errors import InputError
+
+_SIDE_FILES = ("metadata.json", "prompt.txt")
+_GLOB_MARKS = frozenset("*?[")
+
+
+def bring_here(source: str, cache: Path) -> Path:
+    """Return the catalogue as a local path; one behind a URL is copied below `cache` first.
+
+    Files that are there with the same size and date are not copied again.
+
+    Raises:
+        InputError: The URL cannot be read.
+    """
+    place = Place.parse(source)
+    if place.local_path is not None:
+        return place.local_path
+    home = cache / hashlib.sha256(place.url.encode()).hexdigest()[:16]
+    if not PurePosixPath(place.path).suffix:
+        _copy(place, home, (f for f in place.list() if _is_of_subject(f.name)))
+        return home
+    folder = place.parent
+    table = [file for file in folder.list() if file.name == place.name]
+    if not table:
+        raise InputError(f"a catalogue must be a file, got nothing at {place.url}; check the URL")
+    _copy(folder, home, table)
+    for name in sorted(_folders_named(home / place.name)):
+        below = folder / name
+        files = (file for file in below.list() if _is_of_subject(file.name))
+        _copy(below, home / name, files)
+    return home / place.name
+
+
+def _folders_named(table: Path) -> set[str]:
+    """Folders, relative to the table, that hold what its rows name."""
+    found: set[str] = set()
+    for row in read_rows(table):
+        images, references = row.cells.get("images", ""), row.cells.get("references", "")
+        parts = _plain_parts(images)
+        if parts:
+            found.add("/".join(parts))
+            found.add("/".join((*parts[:-1], "references")))
+        if beside := _plain_parts(references):
+            found.add("/".join(beside))
+    return found
+
+
+def _plain_parts(cell: str) -> tuple[str, ...]:
+    """The parts of a relative path before its first wildcard; none when it leads out of here."""
+    parts: list[str] = []
+    for part in PurePosixPath(cell).parts if cell and "\0" not in cell else ():
+        if part in ("..", "/"):
+            return ()
+        if _GLOB_MARKS & set(part):
+            break
+        parts.append(part)
+    return tuple(parts)
+
+
+def _is_of_subject(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.suffix.lower() in IMAGE_SUFFIXES or path.name in _SIDE_FILES
+
+
+def _copy(source: Place, home: Path, files: Iterable[PlacedFile]) -> None:
+    for file in files:
+        # The division refuses names that lead out of the folder.
+        far, near = source / file.name, home / file.name
+        if near.is_file() and _stamp(near) == (file.size, file.mtime_ns):
+            continue
+        with publish_file(near) as aside:
+            aside.write_bytes(far.read_bytes())
+            os.utime(aside, ns=(file.mtime_ns, file.mtime_ns))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns

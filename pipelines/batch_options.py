@@ -1,0 +1,93 @@
+"""Options of personalize_batch, and the command that `--resume` gives again."""
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from dreambooth3d.artifacts.key import publish_file
+from dreambooth3d.errors import InputError
+from dreambooth3d.personalize.config import PersonalizeConfig
+from pipelines.recipes import find_recipe
+from pipelines.settings import apply_settings
+
+EXAMPLES = (
+    "python pipelines/personalize_batch.py subjects.csv",
+    "python pipelines/personalize_batch.py subjects.csv --set steps=300 --set method=3dreambooth",
+    "python pipelines/personalize_batch.py products.parquet --skip-invalid --max-parallel 2",
+    "python pipelines/personalize_batch.py folder/of/subjects --adapter tiny --dry-run",
+    "python pipelines/personalize_batch.py s3://bucket/products.jsonl --set gpus_per_subject=0.5",
+    "python pipelines/personalize_batch.py --resume",
+)
+_COMMAND_NAME = ".command.json"
+
+
+def add_options(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add what only this command has."""
+    command.add_argument(
+        "catalogue",
+        nargs="?",
+        help="CSV, Parquet or JSONL with subject, class_noun, images and optionally references, "
+        "trigger, prompts, steps, seed, priority; or a folder of subjects; or a URL of either",
+    )
+    command.add_argument("--adapter", help="3Dapter: a folder or `tiny` (default: newest in OUT)")
+    command.add_argument(
+        "--skip-invalid",
+        action="store_true",
+        help="train the good rows although others are not (without it one bad row stops all)",
+    )
+    command.add_argument(
+        "--max-parallel", type=int, metavar="N", help="subjects at a time, as --set workers=N"
+    )
+    command.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the last batch in OUT; finished subjects are never trained again",
+    )
+    return command
+
+
+def remembered(command: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    """Parse the arguments; `--resume` without a catalogue is the last command of OUT again.
+
+    Raises:
+        InputError: there is no catalogue, and no last command.
+    """
+    given = command.parse_args(arguments)
+    path = given.out / "personalize" / _COMMAND_NAME
+    if given.catalogue is not None:
+        if not given.dry_run:
+            _remember(path, [_absolute(part, given.catalogue) for part in arguments])
+        return given
+    if not given.resume:
+        raise InputError(
+            "a catalogue must be named, got none; give a table or a folder, or --resume"
+        )
+    if not path.is_file():
+        raise InputError(
+            f"--resume must follow a batch in the same OUT, got none in {given.out}; "
+            "name the catalogue"
+        )
+    found = json.loads(path.read_text(encoding="utf-8"))
+    print(f"personalize: goes on with {' '.join(found)}", file=sys.stderr)
+    again = command.parse_args([*found, *arguments])
+    again.out = given.out
+    return again
+
+
+def config_of(given: argparse.Namespace) -> PersonalizeConfig:
+    """Settings of the recipe, changed as the arguments say."""
+    config = apply_settings(find_recipe(given.recipe).personalize, given.settings)
+    return config if given.max_parallel is None else replace(config, workers=given.max_parallel)
+
+
+def _absolute(argument: str, catalogue: str) -> str:
+    """Name a local catalogue so that it is found from every working directory."""
+    is_path = argument == catalogue and "://" not in argument
+    return str(Path(argument).resolve()) if is_path else argument
+
+
+def _remember(path: Path, arguments: list[str]) -> None:
+    with publish_file(path) as aside:
+        aside.write_text(json.dumps(arguments), encoding="utf-8")
