@@ -253,14 +253,14 @@ def _entry(item: JsonValue, place: Place) -> ShardEntry:
             "dropped": dict(dropped),
             "source": str(source),
             "split": str(split),
-        } if SHARD_FORM.fullmatch(name):
+        } if SHARD_FORM.fullmatch(name) and all(isinstance(n, int) for n in dropped.values()):
             return ShardEntry(
                 name=name,
                 sha256=sha256,
                 num_bytes=num_bytes,
                 num_samples=num_samples,
                 index_sha256=index_sha256,
-                dropped={reason: int(str(count)) for reason, count in dropped.items()},
+                dropped={reason: n for reason, n in dropped.items() if isinstance(n, int)},
                 source=source,
                 split=split,
             )

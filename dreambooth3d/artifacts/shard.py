@@ -1,10 +1,11 @@
 """One pair shard: a WebDataset tar whose bytes depend on its samples alone, and its byte index.
 
 A tar holds members sorted by key, then extension: <key>.json (meta), <key>.reference.png,
-<key>.target.jpg, <key>.txt (caption), and other fields such as <key>.latents.safetensors; mtime,
-uid and gid are 0. Beside `<name>.tar` lies `<name>.index.json`:
-{"samples": [[key, {extension: [offset, size]}], ..], "crc32": [hex, ..]}, offsets in bytes, and of
-each sample the checksum of all its bytes, headers included, by which damage is located.
+<key>.target.jpg, <key>.txt (caption), and other fields such as <key>.mask.png (of the object in the
+target) and <key>.latents.safetensors; mtime, uid and gid are 0. Beside `<name>.tar` lies
+`<name>.index.json`: {"samples": [[key, {extension: [offset, size]}], ..], "crc32": [hex, ..]},
+offsets in bytes, and of each sample the checksum of all its bytes, headers included, by which
+damage is located.
 """
 
 import hashlib
@@ -18,6 +19,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from dreambooth3d.artifacts.image import flatten
@@ -26,6 +29,8 @@ from dreambooth3d.errors import ArtifactError, InputError
 
 META, REFERENCE, TARGET, CAPTION = "json", "reference.png", "target.jpg", "txt"
 LATENTS = "latents.safetensors"
+# Where the object is in the target, for corpora whose operators know it.
+MASK = "mask.png"
 # Beside the shards of an encoded corpus: a view of nothing, and no words.
 BLANK_NAME = f"blank.{LATENTS}"
 # WebDataset splits a member name at the first dot; 64 leaves room in a one-block tar header.
@@ -135,6 +140,17 @@ def encode_png(image: Image.Image) -> bytes:
     return _encode(image, "PNG", compress_level=6)
 
 
+def encode_mask(mask_HW: NDArray[np.bool_]) -> bytes:
+    """Return a mask as PNG of one bit a pixel, white where the object is."""
+    return encode_png(Image.fromarray(mask_HW))
+
+
+def decode_mask(data: bytes) -> NDArray[np.bool_]:
+    """Return the mask that `encode_mask` wrote, (H, W)."""
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        return np.asarray(image.convert("L")) >= 128
+
+
 def index_name(shard: str) -> str:
     """Name the index file of a tar."""
     return f"{shard.removesuffix('.tar')}.index.json"
@@ -181,12 +197,32 @@ def parse_index(data: bytes, *, name: str) -> ShardIndex:
     """Read an index file; `name` is that of the shard in an error's text."""
     try:
         found = json.loads(data)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise _index_error(name, f"damaged JSON ({error})") from error
     samples = found.get("samples") if isinstance(found, dict) else None
     if not isinstance(samples, list):
         raise _index_error(name, "no list of samples")
     return tuple(map(partial(_parse_sample, name=name), samples))
+
+
+def parse_checksums(data: bytes, samples: ShardIndex, *, name: str) -> tuple[str, ...]:
+    """Read the checksums of an index file: one of every sample, over its `sample_span`."""
+    sums = json.loads(data).get("crc32")
+    if not isinstance(sums, list) or len(sums) != len(samples):
+        raise _index_error(name, "no checksum of every sample")
+    return tuple(map(str, sums))
+
+
+def sample_span(ranges: ByteRanges) -> tuple[int, int]:
+    """Where a sample lies in its tar: from its first header to behind its last padding."""
+    start = min((offset for offset, _ in ranges.values()), default=0) - tarfile.BLOCKSIZE
+    last = max((offset + size for offset, size in ranges.values()), default=0)
+    return max(0, start), -(-last // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+def span_checksum(span: bytes) -> str:
+    """The checksum of a sample's span."""
+    return f"{zlib.crc32(span):08x}"
 
 
 def damaged_samples(tar: bytes, index: bytes, *, name: str) -> tuple[str, ...]:
@@ -197,20 +233,15 @@ def damaged_samples(tar: bytes, index: bytes, *, name: str) -> tuple[str, ...]:
         name: of the shard in an error's text.
     """
     samples = parse_index(index, name=name)
-    sums = json.loads(index).get("crc32")
-    if not isinstance(sums, list) or len(sums) != len(samples):
-        raise _index_error(name, "no checksum of every sample")
+    sums = parse_checksums(index, samples, name=name)
     found = zip(samples, _checksums(samples, tar), sums, strict=True)
     return tuple(key for (key, _), ours, theirs in found if ours != theirs)
 
 
 def _checksums(index: ShardIndex, tar: bytes) -> Iterator[str]:
-    """Checksum of every sample, from its first header to its last padding."""
     for _, ranges in index:
-        start = min((offset for offset, _ in ranges.values()), default=0) - tarfile.BLOCKSIZE
-        last = max((offset + size for offset, size in ranges.values()), default=0)
-        end = -(-last // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-        yield f"{zlib.crc32(tar[max(0, start) : end]):08x}"
+        start, end = sample_span(ranges)
+        yield span_checksum(tar[start:end])
 
 
 def _parse_sample(sample: object, *, name: str) -> tuple[str, ByteRanges]:

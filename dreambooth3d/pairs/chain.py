@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 from PIL import Image
 
 from dreambooth3d.artifacts.jsonfile import JsonValue
-from dreambooth3d.artifacts.shard import Pair, encode_pair
+from dreambooth3d.artifacts.shard import MASK, Pair, encode_mask, encode_pair
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.pairs.captions import Caption, Captioner, choose_caption, describe_target
 from dreambooth3d.pairs.cutting import (
@@ -115,7 +115,8 @@ class Chain:
         reference = self._reference(record, desk)
         similarity = self._similarity(reference, target, desk)
         shown = frame_reference(reference, self.size, self.margin)
-        scene = desk.look_at(frame_target(target, self.size))
+        square = frame_target(target, self.size)
+        scene = desk.look_at(square.image)
         caption = told or self._described(scene)
         if self.safety is not None:
             self.safety.check(scene)
@@ -126,6 +127,7 @@ class Chain:
             target=scene,
             caption=caption.text,
             meta=_meta(record, desk.label, caption, similarity),
+            fields={} if square.mask_HW is None else {MASK: encode_mask(square.mask_HW)},
         )
         return Sample(note=_note(record, pair), members=encode_pair(pair))
 

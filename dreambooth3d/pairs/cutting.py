@@ -10,7 +10,7 @@ from PIL import Image
 
 from dreambooth3d.artifacts.image import flatten
 from dreambooth3d.vision.backdrop import cut_from_backdrop, has_plain_backdrop
-from dreambooth3d.vision.framing import frame_object, square_target
+from dreambooth3d.vision.framing import SquareTarget, frame_object, square_target
 from dreambooth3d.vision.segment import Segmenter, cut_by_alpha, has_alpha
 
 Alpha = NDArray[np.float32]
@@ -120,9 +120,9 @@ def frame_reference(found: CutPicture, size: int, margin: float) -> Image.Image:
     return frame_object(found.image, found.alpha_HW, size, margin).image
 
 
-def frame_target(found: CutPicture, size: int) -> Image.Image:
+def frame_target(found: CutPicture, size: int) -> SquareTarget:
     """Show the scene in a square that holds the whole object."""
-    return square_target(found.image, size, found.mask_HW).image
+    return square_target(found.image, size, found.mask_HW)
 
 
 def _alpha(mask_HW: Mask) -> Alpha:

@@ -12,9 +12,9 @@ from PIL import Image, ImageFilter, ImageOps
 from dreambooth3d.artifacts.image import IMAGE_SUFFIXES, decode_image
 from dreambooth3d.artifacts.place import Place
 from dreambooth3d.errors import ImageError, InputError
-from dreambooth3d.pairs.mesh_catalogue import clean_name
 from dreambooth3d.pairs.mesh_geometry import Floats
 from dreambooth3d.pairs.mesh_light import decode, encode
+from dreambooth3d.pairs.nouns import clean_name
 from dreambooth3d.pairs.sources.listing import is_hidden, read_or_refuse
 from dreambooth3d.pairs.sources.origin import printable
 from dreambooth3d.scenes import BACKGROUNDS

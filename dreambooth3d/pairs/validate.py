@@ -24,11 +24,29 @@ def problems_in(corpus: Place) -> Iterator[str]:
         yield str(error)
         return
     by_tar = {shard.name: shard for shard in shards}
+    told = _digests_of(shards)
     for name, digest in sums.items():
-        yield from _file_problems(corpus, name, digest, by_tar.get(name))
+        if told.get(name, digest) != digest:
+            yield (
+                f"line of {name} in {corpus / SUMS_NAME} must have sha256 {told[name]}, as the "
+                f"manifest says, got {digest}; {_AGAIN}"
+            )
+        yield from _file_problems(corpus, name, told.get(name, digest), by_tar.get(name))
     yield from _listing_problems(corpus, shards, sums)
     yield from _index_problems(corpus, shards)
     yield from _total_problems(manifest, shards)
+
+
+def _digests_of(shards: list[ShardEntry]) -> dict[str, str]:
+    """What the manifest says of every file it speaks of."""
+    return {
+        name: digest
+        for shard in shards
+        for name, digest in (
+            (shard.name, shard.sha256),
+            (index_name(shard.name), shard.index_sha256),
+        )
+    }
 
 
 def _read_sums(corpus: Place) -> dict[str, str]:

@@ -255,6 +255,36 @@ def test_a_flipped_byte_is_found_and_named(part: str, tmp_path: Path) -> None:
         assert "damaged in scenes-00000005;" in found[0]
 
 
+def test_a_wrong_sum_is_not_blamed_on_the_shard(tmp_path: Path) -> None:
+    folder, _ = build_here(SCENES, tmp_path)
+    lines = (folder / "SHA256SUMS").read_text().splitlines()
+    wrong = [line.replace(line[0], "f" if line[0] != "f" else "e", 1) if "000001.tar" in line
+             else line for line in lines]  # fmt: skip
+    (folder / "SHA256SUMS").write_text("\n".join(wrong) + "\n")
+    (found,) = problems_in(Place.parse(str(folder)))
+    assert found.startswith("line of scenes-000001.tar in ")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[" * 100_000, "[]", "{", "\ud800", '{"stage": 1}', "\x00",
+        '{"stage": "pairs", "key": "k", "config": {}, "parents": [], "outputs": {"shards": 7}}',
+        '{"stage": "pairs", "key": "k", "config": {}, "parents": [], "outputs": {"shards": [{'
+        '"name": "a.tar", "sha256": "", "num_bytes": 1, "num_samples": 1, "index_sha256": "", '
+        '"dropped": {"x": "many"}, "source": "", "split": ""}]}}',
+        '{"stage": "pairs", "key": "k", "config": {}, "parents": [], "outputs": {}, '
+        '"n": ' + "9" * 5000 + "}",
+    ],
+)  # fmt: skip
+def test_odd_manifests_are_one_sentence(content: str, tmp_path: Path) -> None:
+    folder, _ = build_here(SCENES, tmp_path)
+    (folder / "manifest.json").write_bytes(content.encode("utf-8", "surrogatepass"))
+    (found,) = problems_in(Place.parse(str(folder)))
+    assert "manifest" in found
+    assert " must " in found
+
+
 def test_missing_and_foreign_shards_are_found(tmp_path: Path) -> None:
     folder, _ = build_here(SCENES, tmp_path)
     (folder / "scenes-000000.tar").rename(folder / "other.tar")

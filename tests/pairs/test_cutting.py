@@ -67,5 +67,5 @@ def test_a_wide_target_is_cropped_around_its_object() -> None:
     photo.paste(object_photo(1).crop((50, 30, 110, 90)), (220, 20))
     found = cut_target(photo, None, build_segmenter("plain"), is_mask_needed=False)
     assert found.mask_HW is not None
-    square = np.asarray(frame_target(found, 50))
+    square = np.asarray(frame_target(found, 50).image)
     assert (square != 255).any(axis=2)[10:40, 20:40].mean() > 0.5
