@@ -1,21 +1,27 @@
 """Walk through a tar that may be damaged or hostile; nothing is ever unpacked to disk.
 
-`tarfile` takes an archive that ends too early for a whole one, and reads any extended header into
-memory. Here the headers are its own (`TarInfo.frombuf`), the walk is not.
+`tarfile` takes the first empty block for the end, an archive that ends too early for a whole one,
+and reads any extended header into memory. Here the headers are its own (`TarInfo.frombuf`), the
+walk is not: it ends where the file ends, and behind damage it goes on at the next sound header.
 """
 
-import os
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
+from dreambooth3d.pairs.sources.tar_bytes import ForwardBytes
 from dreambooth3d.vision.refusal import RefusedError
 
 _BLOCK = tarfile.BLOCKSIZE
+_END_BLOCKS = 2
+_MAGIC = slice(257, 262)
+# Old GNU sparse files have further blocks of their map behind the header, and a flag that says so.
+_SPARSE_FLAG, _SPARSE_MAP_FLAG = 482, 504
 _MOST_HEADER_BYTES = 1 << 20
 _MOST_DIGITS = 8
-_SKIP_BYTES = 1 << 20
+_MOST_SIZE_DIGITS = 20
+_SEARCH_BYTES = 1 << 16
 _FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _LONG_NAME, _LONG_LINK = tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK
 _PAX, _GLOBAL_PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE), tarfile.XGLTYPE
@@ -27,10 +33,6 @@ _KINDS = {
     tarfile.FIFOTYPE: "a pipe",
     tarfile.GNUTYPE_SPARSE: "a sparse file",
 }
-
-
-class CutShortError(RefusedError):
-    """An archive ends between two members, without the mark that all tars end with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,90 +50,178 @@ class TarMember:
     oddity: str
 
 
-class TarWalk:
-    """Iterate over the members of an open tar, folders aside; `read` gives the current one's bytes.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TarDamage:
+    """A stretch of a tar that cannot be read; what lay there, nobody can say."""
 
-    Raises:
-        CutShortError: after the last member, when the end mark is missing.
-        RefusedError: a header is damaged, or a member's bytes end too early.
+    problem: RefusedError
+
+
+class TarWalk:
+    """Iterate over an open tar: members, folders aside, and damage between them.
+
+    The end is two empty blocks, and nothing but zeros to the end of the file; all else is damage,
+    behind which the walk goes on at the next block that is a header with magic and checksum.
+    `read` gives the bytes of the current member.
     """
 
-    def __init__(self, file: BinaryIO, *, can_seek: bool) -> None:
-        self._file = file
-        self._can_seek = can_seek
-        self._left = self._padding = 0
-        self._length = self._measure() if can_seek else None
+    def __init__(self, file: BinaryIO, *, length: int, can_seek: bool, start: int = 0) -> None:
+        """Begin at a block of the tar.
 
-    def __iter__(self) -> Iterator[TarMember]:
-        name, oddity = "", ""
-        while (header := self._next_header()) is not None:
-            if header.type in _PAX:
-                found, is_sparse = _pax_name(self._read_header_data(header))
-                name, oddity = found or name, "a sparse file" if is_sparse else oddity
-            elif header.type == _LONG_NAME:
-                name = self._read_header_data(header).rstrip(b"\0").decode(errors="surrogateescape")
-            elif header.type in (_LONG_LINK, _GLOBAL_PAX):
-                self._read_header_data(header)
-            else:
-                if header.type != tarfile.DIRTYPE:
-                    oddity = oddity or _oddity(header)
-                    yield TarMember(name=name or header.name, size=header.size, oddity=oddity)
-                name, oddity = "", ""
+        Args:
+            file: at its start.
+            length: of the file, bytes.
+            can_seek: whether to jump over what is not read.
+            start: of the first header to read, bytes; a file that cannot seek begins at 0.
+        """
+        self._bytes = ForwardBytes(file, length=length, can_seek=can_seek, start=start)
+        self._left = self._padding = 0
+        self._is_lost = False
+
+    def __iter__(self) -> Iterator[TarMember | TarDamage]:
+        while not self._is_lost or self._find_header():
+            self._is_lost = False
+            try:
+                member = self._next_member()
+            except RefusedError as error:
+                self._is_lost = True
+                yield TarDamage(problem=error)
+                continue
+            if member is None:
+                return
+            yield member
 
     def read(self) -> bytes:
-        """Read the current member."""
-        data = self._file.read(self._left)
+        """Read the current member.
+
+        Raises:
+            RefusedError: its bytes end too early.
+        """
+        data = self._bytes.read(self._left)
         self._left -= len(data)
         if self._left:
-            raise _damaged(f"a member that ends {self._left} bytes too early")
+            raise self._damaged(f"a member that ends {self._left} bytes too early")
         return data
 
+    def _next_member(self) -> TarMember | None:
+        """Return the next member, with what extended headers say of it; None at the end."""
+        extended: _Extended | None = None
+        while (header := self._next_header()) is not None:
+            if header.type in _PAX:
+                extended = self._read_pax(header, extended or _Extended())
+            elif header.type == _LONG_NAME:
+                name = self._read_header_data(header).partition(b"\0")[0]
+                extended = replace(
+                    extended or _Extended(), name=name.decode(errors="surrogateescape")
+                )
+            elif header.type in (_LONG_LINK, _GLOBAL_PAX):
+                self._read_header_data(header)
+            elif header.type == tarfile.DIRTYPE:
+                extended = None
+            else:
+                return self._member(header, extended or _Extended())
+        if extended is not None:
+            raise self._damaged("an extended header without its member")
+        return None
+
+    def _member(self, header: tarfile.TarInfo, extended: "_Extended") -> TarMember:
+        size = header.size if extended.size is None else extended.size
+        # Links and devices have no bytes, whatever their header says.
+        is_bare = header.type in _KINDS and header.type != tarfile.GNUTYPE_SPARSE
+        self._expect(0 if is_bare else size)
+        oddity = "a sparse file" if extended.is_sparse else _oddity(header)
+        if self._left > self._bytes.left:
+            oddity = oddity or f"one that is cut off {self._left - self._bytes.left} bytes early"
+            # Not trusted: it would lead past all that may lie behind.
+            self._expect(0)
+            self._is_lost = True
+        return TarMember(name=extended.name or header.name, size=size, oddity=oddity)
+
     def _next_header(self) -> tarfile.TarInfo | None:
-        """Return the next header, None at the end mark."""
-        self._skip(self._left + self._padding)
-        block = self._file.read(_BLOCK)
-        if not block:
-            raise CutShortError(
-                "bad_member", "tar must end in an end mark, got none; copy it again"
-            )
-        if block.count(0) == _BLOCK:
+        """Return the next header, None at the end."""
+        self._bytes.skip(self._left + self._padding)
+        self._expect(0)
+        block = self._bytes.peek(_BLOCK)
+        if block.count(0) == len(block):
+            self._pass_end()
             return None
         try:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except (tarfile.HeaderError, ValueError, OverflowError) as error:
-            raise _damaged(f"a damaged header ({error})") from error
-        # Links and devices have no bytes, whatever their header says.
-        is_bare = header.type in _KINDS and header.type != tarfile.GNUTYPE_SPARSE
-        self._left = 0 if is_bare or header.type == tarfile.DIRTYPE else header.size
-        if self._left < 0:
-            raise _damaged(f"a size of {header.size}")
-        self._padding = -self._left % _BLOCK
+            raise self._damaged(f"a damaged header ({error})") from error
+        finally:
+            self._bytes.skip(len(block))
+        if header.size < 0:
+            raise self._damaged(f"a size of {header.size}")
+        if header.type == tarfile.GNUTYPE_SPARSE:
+            self._pass_sparse_map(has_more=bool(block[_SPARSE_FLAG]))
         return header
 
+    def _expect(self, size: int) -> None:
+        """Know how many bytes come before the next header."""
+        self._left, self._padding = size, -size % _BLOCK
+
+    def _pass_end(self) -> None:
+        """Pass over empty blocks to the end of the file."""
+        start = self._bytes.position
+        while window := self._bytes.peek(_SEARCH_BYTES):
+            rest = len(window.lstrip(b"\0"))
+            self._bytes.skip((len(window) - rest) // _BLOCK * _BLOCK if rest else len(window))
+            if rest:
+                break
+        count = (self._bytes.position - start) // _BLOCK
+        if count < _END_BLOCKS:
+            found = (
+                "zeros where a header should be" if window else "no end mark of two empty blocks"
+            )
+            raise self._damaged(found, start)
+        if window:
+            raise self._damaged("something behind the end mark")
+
+    def _find_header(self) -> bool:
+        """Go on to the next block that is surely a header; False when there is none."""
+        self._expect(0)
+        self._bytes.skip(-self._bytes.position % _BLOCK)
+        while window := self._bytes.peek(_SEARCH_BYTES):
+            for start in range(0, len(window), _BLOCK):
+                if _is_header(window[start : start + _BLOCK]):
+                    self._bytes.skip(start)
+                    return True
+            self._bytes.skip(len(window))
+        return False
+
+    def _pass_sparse_map(self, *, has_more: bool) -> None:
+        while has_more:
+            block = self._bytes.read(_BLOCK)
+            has_more = len(block) == _BLOCK and bool(block[_SPARSE_MAP_FLAG])
+
     def _read_header_data(self, header: tarfile.TarInfo) -> bytes:
-        if header.size > _MOST_HEADER_BYTES:
-            raise _damaged(f"an extended header of {header.size} bytes")
+        if header.size > min(_MOST_HEADER_BYTES, self._bytes.left):
+            raise self._damaged(f"an extended header of {header.size} bytes")
+        self._expect(header.size)
         return self.read()
 
-    def _skip(self, count: int) -> None:
-        if self._can_seek and self._length is not None:
-            here = self._file.seek(count, os.SEEK_CUR)
-            if here - self._padding > self._length:
-                raise _damaged("a member that ends too early")
-            return
-        while count > 0:
-            data = self._file.read(min(count, _SKIP_BYTES))
-            if not data and count > self._padding:
-                raise _damaged("a member that ends too early")
-            if not data:
-                return
-            count -= len(data)
+    def _read_pax(self, header: tarfile.TarInfo, extended: "_Extended") -> "_Extended":
+        start, data = self._bytes.position, self._read_header_data(header)
+        try:
+            return _parse_pax(data, extended)
+        except ValueError as error:
+            raise self._damaged("an extended header that cannot be read", start) from error
 
-    def _measure(self) -> int:
-        here = self._file.tell()
-        length = self._file.seek(0, os.SEEK_END)
-        self._file.seek(here)
-        return length
+    def _damaged(self, found: str, place: int | None = None) -> RefusedError:
+        where = self._bytes.position if place is None else place
+        return RefusedError(
+            "bad_member", f"tar must be undamaged, got {found} at byte {where}; copy it again"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Extended:
+    """What extended headers say of the member behind them: the header itself has little room."""
+
+    name: str = ""
+    size: int | None = None
+    is_sparse: bool = False
 
 
 def _oddity(header: tarfile.TarInfo) -> str:
@@ -140,25 +230,41 @@ def _oddity(header: tarfile.TarInfo) -> str:
     return _KINDS.get(header.type, f"something of type {header.type!r}")
 
 
-def _pax_name(data: bytes) -> tuple[str, bool]:
-    """Return the path an extended header gives, if any, and whether the member is sparse.
+def _is_header(block: bytes) -> bool:
+    if block[_MAGIC] != b"ustar":
+        return False
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except (tarfile.HeaderError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def _parse_pax(data: bytes, extended: _Extended) -> _Extended:
+    """Add what an extended header says of name, size and kind.
 
     A record is ``length key=value`` and a newline; the length counts all of it.
     """
-    name, is_sparse, start = "", False, 0
+    start = 0
     while start < len(data) and data[start]:
         space = data.find(b" ", start, start + _MOST_DIGITS + 1)
         digits = data[start : max(space, start)]
         end = start + int(digits) if digits.isdigit() else start
         key, mark, value = data[space + 1 : end].partition(b"=")
         if not mark or not value.endswith(b"\n"):
-            raise _damaged("an extended header that cannot be read")
-        if key == b"path":
-            name = value[:-1].decode(errors="surrogateescape")
-        is_sparse = is_sparse or key.startswith(b"GNU.sparse.")
+            raise ValueError("a record that is none")
+        extended = _with_record(extended, key, value[:-1])
         start = end
-    return name, is_sparse
+    return extended
 
 
-def _damaged(found: str) -> RefusedError:
-    return RefusedError("bad_member", f"tar must be undamaged, got {found}; copy it again")
+def _with_record(extended: _Extended, key: bytes, value: bytes) -> _Extended:
+    if key == b"path" and not (extended.is_sparse and extended.name):
+        return replace(extended, name=value.decode(errors="surrogateescape"))
+    if key == b"size":
+        if not value.isdigit() or len(value) > _MOST_SIZE_DIGITS:
+            raise ValueError("a size that is none")
+        return replace(extended, size=int(value))
+    if key == b"GNU.sparse.name":
+        return replace(extended, name=value.decode(errors="surrogateescape"), is_sparse=True)
+    return replace(extended, is_sparse=extended.is_sparse or key.startswith(b"GNU.sparse."))

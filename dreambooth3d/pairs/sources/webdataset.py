@@ -11,17 +11,19 @@ from dreambooth3d.artifacts.jsonfile import JsonValue, dump_json
 from dreambooth3d.artifacts.key import artifact_key
 from dreambooth3d.artifacts.place import Place, PlacedFile
 from dreambooth3d.artifacts.settings import require_range
-from dreambooth3d.artifacts.shard import index_name, parse_index
+from dreambooth3d.artifacts.shard import index_name
 from dreambooth3d.errors import ArtifactError, ConfigError, InputError
 from dreambooth3d.pairs.records import Chunk, RawPair, Record, Rejected
 from dreambooth3d.pairs.sources.chunking import pack_name, unpack_name, whole
-from dreambooth3d.pairs.sources.listing import list_files
+from dreambooth3d.pairs.sources.listing import list_files, place_files
 from dreambooth3d.pairs.sources.origin import printable
-from dreambooth3d.pairs.sources.tar_members import TarWalk
-from dreambooth3d.pairs.sources.tar_samples import TarSample, walk_samples
+from dreambooth3d.pairs.sources.recorded_splits import read_splits
+from dreambooth3d.pairs.sources.sample_tar import SampleTar
+from dreambooth3d.pairs.sources.tar_samples import TarSample
 from dreambooth3d.vision.refusal import RefusedError
 
-_REVISION = 1
+_REVISION = 2
+_SPLIT = "split"
 # Only for the progress bar, where a tar is far away and has no index.
 _USUAL_SAMPLE_BYTES = 100_000
 
@@ -60,26 +62,37 @@ class WebDatasetSource:
         object.__setattr__(self, "needs_segmentation", self.has_background)
 
     def fingerprint(self) -> str:
-        """A hash of the settings and the tars."""
+        """A hash of the settings, the tars, the indexes beside them and the splits they are of."""
         folder, files = self._files()
-        settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "place"}
-        return artifact_key(self.name, _REVISION, settings, (folder.fingerprint(files),))
+        names = [file.name for file in files]
+        settings: dict[str, object] = {
+            **{f.name: getattr(self, f.name) for f in fields(self) if f.name != "place"},
+            "splits": read_splits(folder, names),
+        }
+        contents = folder.fingerprint((*files, *_index_files(folder, names)))
+        return artifact_key(self.name, _REVISION, settings, (contents,))
 
     def chunks(self) -> Sequence[Chunk]:
-        """Ranges of samples within tars; a tar far away is one range.
+        """Ranges of samples within tars; a tar far away without an index is one range.
+
+        The number of records is exact, damage included, but for such a tar: there it is expected.
 
         Raises:
-            InputError: there are no tars, or none has a sample.
+            InputError: there are no tars, none has a sample, or one cannot be read.
+            ArtifactError: a manifest beside the tars is damaged.
         """
         folder, files = self._files()
+        splits = read_splits(folder, (file.name for file in files))
         chunks: list[Chunk] = []
         for number, file in enumerate(files):
             for first, count, num_records in self._ranges(folder, file):
                 payload: dict[str, JsonValue] = {
                     "file": pack_name(file.name),
+                    "length": file.size,
                     "number": number,
                     "first": first,
                     "count": count,
+                    "split": splits.get(file.name),
                 }
                 chunks.append(Chunk(index=len(chunks), payload=payload, num_records=num_records))
         if not chunks:
@@ -89,58 +102,45 @@ class WebDatasetSource:
         return chunks
 
     def read(self, chunk: Chunk) -> Iterator[Record]:
-        """Read a range of samples; what is wrong with the end of a tar is in its last range."""
+        """Read a range of samples, and damage that belongs to none of them."""
         name, number = unpack_name(chunk.payload["file"]), whole(chunk.payload["number"])
         first, count = whole(chunk.payload["first"]), chunk.payload["count"]
         end = None if count is None else first + whole(count)
         folder = self.place.parent if self.place.is_file() else self.place
-        for sample in self._samples(folder / name, first, end):
+        tar = self._tar(folder / name, whole(chunk.payload["length"]))
+        for sample in _between(tar, first, end):
             key = f"{number:05d}-{sample.ordinal:07d}"
-            origin = f"{printable(name)}, {printable(sample.key) or 'after the last sample'}"
+            origin = f"{printable(name)}, {printable(sample.key) or 'no sample'}"
             try:
-                yield self._pair(sample, key, origin)
+                yield self._pair(sample, key, origin, chunk.payload["split"])
             except RefusedError as error:
                 yield Rejected(key=key, origin=origin, reason=error.reason, sentence=str(error))
 
     def _files(self) -> tuple[Place, tuple[PlacedFile, ...]]:
         return list_files(self.place, ".tar", what=self.name)
 
+    def _tar(self, place: Place, length: int) -> SampleTar:
+        settings = (self.reference, self.target, self.caption, self.meta)
+        parts = tuple(frozenset(_extensions(setting)) for setting in settings)
+        return SampleTar(place=place, length=length, parts=parts)
+
     def _ranges(self, folder: Place, file: PlacedFile) -> Iterator[tuple[int, int | None, int]]:
         """Yield first sample, number of samples (None: all that come), and records expected."""
-        total = _count(folder, file)
+        total = self._tar(folder / file.name, file.size).count()
         if total is None:
             yield 0, None, max(1, file.size // _USUAL_SAMPLE_BYTES)
             return
         for first in range(0, total, self.records_per_chunk):
             count = min(self.records_per_chunk, total - first)
-            yield first, count if first + count < total else None, count
+            yield first, count, count
 
-    def _samples(self, tar: Place, first: int, end: int | None) -> Iterator[TarSample]:
-        wanted = frozenset(
-            extension
-            for setting in (self.reference, self.target, self.caption, self.meta)
-            for extension in _extensions(setting)
-        )
-        is_here = tar.local_path is not None
-        try:
-            with tar.open() if is_here else tar.stream() as file:
-                walk = TarWalk(file, can_seek=is_here)
-                for sample in walk_samples(
-                    walk, wanted, needs=lambda i: first <= i and (end is None or i < end)
-                ):
-                    if end is not None and sample.ordinal >= end:
-                        return
-                    if sample.ordinal >= first:
-                        yield sample
-        except OSError as error:
-            raise InputError(
-                f"tar {tar} must be readable, got: {error}; run the same command again"
-            ) from error
-
-    def _pair(self, sample: TarSample, key: str, origin: str) -> RawPair:
+    def _pair(self, sample: TarSample, key: str, origin: str, split: JsonValue) -> RawPair:
         if sample.problem is not None:
             raise sample.problem
         meta = _read_meta(_member(sample, self.meta))
+        if split is not None:
+            # What the sample itself says of its split goes first.
+            meta.setdefault(_SPLIT, split)
         return RawPair(
             key=key,
             reference=_require(sample, self.reference),
@@ -155,17 +155,20 @@ class WebDatasetSource:
         )
 
 
-def _count(folder: Place, file: PlacedFile) -> int | None:
-    """Count the samples of a tar: from its headers here, elsewhere from an index beside it."""
-    tar = folder / file.name
-    if tar.local_path is not None:
-        with tar.open() as opened:
-            walk = TarWalk(opened, can_seek=True)
-            return sum(1 for _ in walk_samples(walk, frozenset(), needs=lambda _: False))
-    index = folder / index_name(file.name)
-    if not index.exists():
-        return None
-    return len(parse_index(index.read_bytes(), name=printable(file.name)))
+def _index_files(folder: Place, tars: Sequence[str]) -> tuple[PlacedFile, ...]:
+    """List the indexes beside tars: what is in them decides what becomes of a sample."""
+    names = [index_name(tar) for tar in tars]
+    if folder.local_path is not None:
+        names = [name for name in names if (folder / name).exists()]
+    return place_files(folder, names)
+
+
+def _between(tar: SampleTar, first: int, end: int | None) -> Iterator[TarSample]:
+    for sample in tar.samples(needs=lambda i: first <= i and (end is None or i < end)):
+        if end is not None and sample.ordinal >= end:
+            return
+        if sample.ordinal >= first:
+            yield sample
 
 
 def _extensions(setting: str) -> tuple[str, ...]:
