@@ -20,7 +20,9 @@
 | `adapters` | loaded adapters: least recently used go first, never while in use           |
 | `engine`   | claims batches, denoises, writes clips                                      |
 | `body`     | JSON and multipart bodies to one dict                                       |
-| `routes`   | the HTTP interface                                                          |
+| `services` | what routes work on                                                         |
+| `video_routes`, `subject_routes`, `routes` | the HTTP interface                          |
+| `refusals` | every failure as an answer of the one form                                  |
 | `site`     | the page                                                                    |
 | `app`      | the Ray Serve application; the only module here that imports ray            |
 """

@@ -16,7 +16,8 @@ from ray.serve.exceptions import RayServeException
 
 from serve.access import is_loopback
 from serve.engine import Engine
-from serve.routes import make_api, open_services
+from serve.routes import make_api
+from serve.services import open_services
 from serve.settings import ServeSettings
 
 _READY_TIMEOUT_S = 5.0

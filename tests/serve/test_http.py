@@ -20,8 +20,9 @@ from PIL import Image
 from dreambooth3d.model.backbone import Backbone
 from serve.engine import Engine
 from serve.jobs import JobTable
-from serve.routes import make_api, open_services
+from serve.routes import make_api
 from serve.schema import VideoCreate
+from serve.services import open_services
 from serve.settings import ServeSettings
 
 AddSubject = Callable[..., Path]

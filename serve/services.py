@@ -1,0 +1,80 @@
+"""What the routes work on, and who asks."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Query, Request
+from fastapi.security import HTTPBearer
+
+from dreambooth3d.model.backbone import read_card
+from serve import orders, schema
+from serve.access import Access, Caller, Mode
+from serve.errors import ApiError, ErrorReply
+from serve.jobs import JobTable
+from serve.keys import KeyTable
+from serve.results import ResultStore
+from serve.settings import ServeSettings
+from serve.subjects import ServableSubject, SubjectCatalog
+
+REFUSALS: dict[int | str, dict[str, Any]] = {"4XX": {"model": ErrorReply}}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Services:
+    """What the routes work on; `is_ready` asks the engine whether it is warm."""
+
+    settings: ServeSettings
+    rules: orders.ClipRules
+    jobs: JobTable
+    subjects: SubjectCatalog
+    results: ResultStore
+    access: Access
+    is_ready: Callable[[], Awaitable[bool]]
+
+
+def open_services(
+    settings: ServeSettings,
+    is_ready: Callable[[], Awaitable[bool]],
+    *,
+    is_loopback: bool,
+    jobs: JobTable | None = None,
+) -> Services:
+    """Open the job table and folders; of the backbone only the card is read."""
+    unasked: Mode = "loopback" if is_loopback else "keys"
+    modes: dict[str, Mode] = {"auto": unasked, "always": "keys", "never": "open"}
+    return Services(
+        settings=settings,
+        rules=orders.ClipRules.of(read_card(settings.backbone), settings),
+        jobs=jobs or JobTable(settings.database_url),
+        subjects=SubjectCatalog(settings.subjects_root),
+        results=ResultStore(settings.results_root),
+        access=Access(modes[settings.require_keys], KeyTable(settings.database_url)),
+        is_ready=is_ready,
+    )
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+Given = Annotated[Services, Depends(_services)]
+_bearer = HTTPBearer(auto_error=False, description="Not asked for on loopback.")
+
+
+def _admit(request: Request, given: Given, _key: Annotated[object, Depends(_bearer)]) -> Caller:
+    return given.access.admit(request.method, request.headers)
+
+
+By = Annotated[Caller, Depends(_admit)]
+Limit = Annotated[int, Query(ge=1, le=100)]
+
+
+def find_subject(given: Services, subject_id: str, *, param: str) -> ServableSubject:
+    """Find a subject, or refuse with 404."""
+    found = given.subjects.get(subject_id) if schema.is_subject_id(subject_id) else None
+    if found is None:
+        message = f"{param} must be a subject's id, got {schema.shown(subject_id)}; "
+        raise ApiError(404, "subject_not_found", message + "see /v1/subjects", param=param)
+    return found

@@ -1,0 +1,219 @@
+"""Clips: asked for, watched, fetched, canceled, deleted."""
+
+import time
+from typing import Literal
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse
+
+from serve import orders, replies, schema
+from serve.access import Caller
+from serve.body import read_body
+from serve.errors import ApiError
+from serve.records import IdempotencyError, Job, NewJob, QueueFullError, QuotaError
+from serve.results import CLIP_NAME, THUMBNAIL_NAME
+from serve.services import REFUSALS, By, Given, Limit, Services, find_subject
+
+videos = APIRouter(responses=REFUSALS)
+
+
+@videos.post(
+    "/v1/videos",
+    status_code=202,
+    response_model=replies.VideoReply,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                kind: {"schema": schema.VideoCreate.model_json_schema()}
+                for kind in ("application/json", "multipart/form-data")
+            },
+        },
+        "parameters": [
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "required": False,
+                "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+            }
+        ],
+    },
+)
+async def create_video(
+    request: Request, given: Given, by: By, response: Response
+) -> replies.VideoReply:
+    """Accept a job; the same `Idempotency-Key` gives the same job."""
+    key = schema.check_idempotency_key(request.headers.get("idempotency-key"))
+    asked = schema.parse_create(await read_body(request))
+    job = await run_in_threadpool(_submit, given, by, asked, key)
+    response.headers["Location"] = f"/v1/videos/{job.id}"
+    return await run_in_threadpool(_describe, given, job, response)
+
+
+@videos.get("/v1/videos/{video_id}")
+def get_video(video_id: str, given: Given, by: By, response: Response) -> replies.VideoReply:
+    """Tell how a job is doing."""
+    return _describe(given, _find_job(given, by, video_id), response)
+
+
+@videos.get("/v1/videos")
+def list_videos(
+    given: Given,
+    by: By,
+    after: str | None = None,
+    limit: Limit = 20,
+    order: Literal["asc", "desc"] = "desc",
+) -> replies.VideoList:
+    """List jobs, the newest first unless asked otherwise."""
+    if after is not None and not schema.is_job_id(after):
+        raise _unknown_job(after, "after")
+    page = given.jobs.page(owner=by.owner, after=after, limit=limit, order=order)
+    if page is None:
+        raise _unknown_job(after or "", "after")
+    jobs, has_more = page
+    data = [_describe(given, job) for job in jobs]
+    ids = [video.id for video in data]
+    return replies.VideoList(
+        data=data,
+        first_id=ids[0] if ids else None,
+        last_id=ids[-1] if ids else None,
+        has_more=has_more,
+    )
+
+
+@videos.get("/v1/videos/{video_id}/content", response_class=FileResponse)
+def get_content(
+    request: Request,
+    video_id: str,
+    given: Given,
+    by: By,
+    variant: Literal["video", "thumbnail"] = "video",
+) -> FileResponse:
+    """Send the clip, or a picture of its middle; 409 before the end, 410 after it expired."""
+    job = _find_job(given, by, video_id)
+    name = CLIP_NAME if variant == "video" else THUMBNAIL_NAME
+    path = given.results.path(_finished(given, job), name)
+    if not path.is_file():
+        raise _expired(job)
+    schema.check_range(request.headers.get("range"), path.stat().st_size)
+    kind = "video/mp4" if variant == "video" else "image/png"
+    suffix = "mp4" if variant == "video" else "png"
+    return FileResponse(
+        path,
+        media_type=kind,
+        filename=f"{job.id}.{suffix}",
+        content_disposition_type="inline",
+        headers={"X-Content-Type-Options": "nosniff"},
+    )
+
+
+@videos.post("/v1/videos/{video_id}/cancel", status_code=202)
+def cancel_video(video_id: str, given: Given, by: By, response: Response) -> replies.VideoReply:
+    """Cancel a live job; the engine lets go of it after its current step."""
+    job = given.jobs.cancel(_find_job(given, by, video_id).id)
+    if job is None:
+        raise _unknown_job(video_id, "video_id")
+    if job.status != "canceled":
+        raise ApiError(
+            409,
+            "video_already_finished",
+            f"a video must be queued or in_progress to be canceled, got {job.status}; "
+            "delete it instead",
+            param="video_id",
+        )
+    return _describe(given, job, response)
+
+
+@videos.delete("/v1/videos/{video_id}")
+def delete_video(video_id: str, given: Given, by: By) -> replies.DeletedReply:
+    """Remove a job and its files; a live one is stopped."""
+    found = _find_job(given, by, video_id)
+    job = given.jobs.delete(found.id)
+    if job is not None and job.result_path is not None:
+        given.results.remove(job.result_path)
+    return replies.DeletedReply(id=found.id)
+
+
+def _submit(given: Services, by: Caller, asked: schema.VideoCreate, key: str | None) -> Job:
+    card = None
+    if asked.subject is not None:
+        card = find_subject(given, asked.subject, param="subject").card
+        orders.check_adapter(card, given.rules)
+    order = orders.resolve(asked, given.rules, card)
+    new = NewJob(
+        request=order.to_json(),
+        request_hash=asked.content_hash,
+        batch_key=orders.batch_key(order, card),
+        num_tokens=given.rules.num_tokens(order.num_frames, order.width, order.height),
+        steps=order.num_steps,
+        idempotency_key=key,
+        owner=by.owner,
+    )
+    try:
+        job, _ = given.jobs.submit(new, max_queued=given.settings.max_queued, max_live=by.max_live)
+    except (QueueFullError, QuotaError) as error:
+        code = "queue_full" if isinstance(error, QueueFullError) else "quota_exceeded"
+        wait_s = max(1, round(given.jobs.mean_seconds() or 1))
+        headers = {"Retry-After": str(wait_s)}
+        raise ApiError(429, code, str(error), headers=headers) from error
+    except IdempotencyError as error:
+        param = "Idempotency-Key"
+        raise ApiError(409, "idempotency_conflict", str(error), param=param) from error
+    return job
+
+
+def _describe(given: Services, job: Job, response: Response | None = None) -> replies.VideoReply:
+    position, eta_seconds = None, None
+    if job.is_live:
+        position = given.jobs.queue_position(job)
+        eta_seconds = replies.estimate_seconds(
+            job,
+            position=position,
+            mean_seconds=given.jobs.mean_seconds(),
+            max_batch=given.settings.max_batch,
+            now=time.time(),
+        )
+    if response is not None:
+        response.headers["openai-poll-after-ms"] = str(replies.poll_after_ms(eta_seconds))
+    return replies.video_reply(job, queue_position=position, eta_seconds=eta_seconds)
+
+
+def _find_job(given: Services, by: Caller, video_id: str) -> Job:
+    job = given.jobs.get(video_id) if schema.is_job_id(video_id) else None
+    # Somebody else's job is as unknown as one that never was.
+    if job is None or job.owner != by.owner:
+        raise _unknown_job(video_id, "video_id")
+    return job
+
+
+def _unknown_job(video_id: str, param: str) -> ApiError:
+    message = f"{param} must be a video's id, got {schema.shown(video_id)}; see /v1/videos"
+    return ApiError(404, "video_not_found", message, param=param)
+
+
+def _finished(given: Services, job: Job) -> str:
+    """Return the folder of a finished job, or refuse."""
+    if job.is_live:
+        video = _describe(given, job)
+        wait_s = max(1, round(video.eta_seconds or 1))
+        raise ApiError(
+            409,
+            "video_not_ready",
+            f"a video must be completed to be downloaded, got {job.status}; ask again later",
+            headers={"Retry-After": str(wait_s)},
+        )
+    if job.status != "completed":
+        raise ApiError(
+            409,
+            f"video_{job.status}",
+            f"a video must be completed to be downloaded, got {job.status}; send a new request",
+        )
+    if job.result_path is None or (job.expires_at or 0) < time.time():
+        raise _expired(job)
+    return job.result_path
+
+
+def _expired(job: Job) -> ApiError:
+    message = f"a clip must be downloaded before it expires, got {job.id} removed; make it again"
+    return ApiError(410, "video_expired", message)
