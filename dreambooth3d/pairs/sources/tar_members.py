@@ -251,7 +251,7 @@ def _parse_pax(data: bytes, extended: _Extended) -> _Extended:
         digits = data[start : max(space, start)]
         end = start + int(digits) if digits.isdigit() else start
         key, mark, value = data[space + 1 : end].partition(b"=")
-        if not mark or not value.endswith(b"\n"):
+        if end > len(data) or not mark or not value.endswith(b"\n"):
             raise ValueError("a record that is none")
         extended = _with_record(extended, key, value[:-1])
         start = end
