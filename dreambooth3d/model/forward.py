@@ -199,7 +199,7 @@ def _block(
         torch.cat(queries, 1), torch.cat(keys, 1), torch.cat(values, 1), step.key_mask_B11L
     )
 
-    x_BND = x_BND[:, :live]
+    x_BND = x_BND[:, :live] if is_last else x_BND
     a_BND = image_linear(block.attn.to_out[0], (name, "attn.to_out.0"), out_BLD[:, :live], step)
     x_BND = x_BND + gate(a_BND, target, reference, step, gate=2)
     h_BND = modulate(block.norm2(x_BND), target, reference, step, shift=3)

@@ -36,6 +36,7 @@ def grid_rope(rope: nn.Module, times: Tensor, height: int, width: int) -> Rope:
 def rotate(x_BNKE: Tensor, rope: Rope) -> Tensor:
     """Rotate queries or keys in fp32 and cast back once (pairs of neighbouring channels)."""
     cos, sin = (f[None, :, None, :] for f in rope)
-    even, odd = x_BNKE.float().unflatten(-1, (-1, 2)).unbind(-1)
+    x = x_BNKE.float()
+    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
     turned = torch.stack((-odd, even), dim=-1).flatten(-2)
-    return (x_BNKE.float() * cos + turned * sin).to(x_BNKE.dtype)
+    return torch.addcmul(x * cos, turned, sin).to(x_BNKE.dtype)

@@ -15,6 +15,8 @@ from dreambooth3d.model.lora import LoraSource
 from dreambooth3d.model.positions import Rope, rotate
 from dreambooth3d.model.texts import TextLayout
 
+_Vectors = tuple[Tensor, ...]
+
 # Names of the block and of the linear in it. They are joined only where an adapter acts: a compiled
 # block that has none serves every block of its shape.
 LinearName = tuple[str, str]
@@ -79,13 +81,10 @@ def modulate(
     shift: int,
 ) -> Tensor:
     """Scale and shift normalised tokens; `shift` is the index of the shift vector."""
-    n = step.num_target
-    parts = []
-    if n:
-        parts.append(x_BND[:, :n] * (1 + target[shift + 1][:, None]) + target[shift][:, None])
-    if reference is not None and x_BND.shape[1] > n:
-        r = reference
-        parts.append(x_BND[:, n:] * (1 + r[shift + 1][:, None]) + r[shift][:, None])
+    parts = [
+        x * (1 + vectors[shift + 1][:, None]) + vectors[shift][:, None]
+        for x, vectors in _branches(x_BND, target, reference, step)
+    ]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
@@ -98,29 +97,48 @@ def gate(
     gate: int,
 ) -> Tensor:
     """Multiply by the gate of each token's own branch."""
-    n = step.num_target
-    parts = []
-    if n:
-        parts.append(x_BND[:, :n] * target[gate][:, None])
-    if reference is not None and x_BND.shape[1] > n:
-        parts.append(x_BND[:, n:] * reference[gate][:, None])
+    parts = [x * vectors[gate][:, None] for x, vectors in _branches(x_BND, target, reference, step)]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _branches(
+    x_BND: Tensor, target: _Vectors, reference: _Vectors | None, step: Pass
+) -> list[tuple[Tensor, _Vectors]]:
+    """Target and reference tokens, those that there are, each with its modulation."""
+    x_BnD, x_BmD = _cut(x_BND, step)
+    found = [] if x_BnD is None else [(x_BnD, target)]
+    if x_BmD is not None and reference is not None:
+        found.append((x_BmD, reference))
+    return found
+
+
+def _cut(x_BND: Tensor, step: Pass) -> tuple[Tensor | None, Tensor | None]:
+    """Cut tokens into target and references; None where there are none.
+
+    By a split: the backward pass of two slices fills the whole tensor with zeros for each.
+    """
+    n = step.num_target
+    if n == 0:
+        return None, x_BND
+    if x_BND.shape[1] == n:
+        return x_BND, None
+    target, references = x_BND.split([n, x_BND.shape[1] - n], dim=1)
+    return target, references
 
 
 def image_linear(linear: nn.Module, name: LinearName, x_BND: Tensor, step: Pass) -> Tensor:
     """One base product over all image tokens, then each slice gets its own adapter's delta."""
     y_BND: Tensor = linear(x_BND)
-    subject, reference, n = step.routes.subject, step.routes.reference, step.num_target
-    has_references = x_BND.shape[1] > n
-    if (subject is None or n == 0) and (reference is None or not has_references):
+    sources = (step.routes.subject, step.routes.reference)
+    cut = list(zip(_cut(y_BND, step), _cut(x_BND, step), sources, strict=True))
+    if all(source is None for y, _, source in cut if y is not None):
         return y_BND
-    parts, full_name = [], ".".join(name)
-    if n:
-        y = y_BND[:, :n]
-        parts.append(y if subject is None else y + subject.image_delta(full_name, x_BND[:, :n]))
-    if has_references:
-        y = y_BND[:, n:]
-        parts.append(y if reference is None else y + reference.image_delta(full_name, x_BND[:, n:]))
+    full_name = ".".join(name)
+    parts = [
+        y if source is None or x is None else y + source.image_delta(full_name, x)
+        for y, x, source in cut
+        if y is not None
+    ]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
