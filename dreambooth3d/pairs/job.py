@@ -45,7 +45,10 @@ def plan(config: PairsConfig, out: Path | str) -> dict[str, Any]:
     final = Place.parse(str(out)) / blueprint.key
     num_records = sum(source.num_records for source in blueprint.sources)
     return {
-        "inputs": {s.label: f"about {s.num_records} records" for s in blueprint.sources},
+        "inputs": {
+            source.label: [f"about {source.num_records} records", *source.source.remarks()]
+            for source in blueprint.sources
+        },
         "artifact": final.url,
         "is done": (final / MANIFEST_NAME).is_file(),
         "shards": sum(len(source.shards) for source in blueprint.sources),
@@ -92,6 +95,9 @@ def _pointed_at(home: Place, key: str) -> Manifest:
 
 
 def _build(config: PairsConfig, blueprint: Blueprint, home: Place, report: Report) -> Manifest:
+    for source in blueprint.sources:
+        for remark in source.source.remarks():
+            report(f"pairs: {source.label}: {remark}")
     with ray_session():
         quiet_data_logs()
         _make_parts(config, blueprint, home, report)

@@ -7,7 +7,8 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, cast
 
 from dreambooth3d.artifacts.jsonfile import JsonValue, json_bytes
 from dreambooth3d.artifacts.key import publish
@@ -35,10 +36,12 @@ from dreambooth3d.pairs.preview import (
     evenly_spaced,
     preview_page,
 )
+from dreambooth3d.pairs.records import Source
 from dreambooth3d.pairs.refusals import REFUSALS_NAME, Refusal, first_of_each, refusal_lines
 
 PREVIEW_NAME, CROISSANT_NAME = "preview.html", "croissant.json"
 _KEPT_SHOWN, _DROPPED_SHOWN = 12, 8
+_PLAIN = (bool, int, float, str)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +221,7 @@ def _notes(blueprint: Blueprint, results: Sequence[SourceResult]) -> dict[str, J
             result.source.label: {
                 "kind": result.source.source.name,
                 "key": result.source.key,
+                "settings": _settings(result.source.source),
                 "num_samples": result.totals.num_samples,
                 "num_subjects": result.num_subjects,
                 "dropped": {**result.totals.dropped},
@@ -231,6 +235,12 @@ def _notes(blueprint: Blueprint, results: Sequence[SourceResult]) -> dict[str, J
     if blueprint.encoding is not None:
         notes["latents"] = {**blueprint.encoding.versioned(), "blank": BLANK_NAME}
     return notes
+
+
+def _settings(source: Source) -> dict[str, JsonValue]:
+    """Settings of a source, without places: they are of a machine."""
+    own = {item.name: getattr(source, item.name) for item in fields(cast(Any, source))}
+    return {name: value for name, value in own.items() if isinstance(value, _PLAIN)}
 
 
 def _kept(result: SourceResult, corpus: Place) -> Iterator[KeptExample]:

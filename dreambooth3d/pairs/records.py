@@ -142,5 +142,8 @@ class Source(Protocol):
             InputError: the source as a whole cannot be used (no files, a missing column).
         """
 
+    def remarks(self) -> Sequence[str]:
+        """Say what people should know before the work starts, without reading pictures."""
+
     def read(self, chunk: Chunk) -> Iterator[Record]:
         """Yield the records of a chunk, in order; a bad one comes as `Rejected`."""

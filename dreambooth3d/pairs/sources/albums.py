@@ -32,6 +32,7 @@ class Album:
         metadata, prompts: ``metadata.json`` and ``prompt.txt``; empty where there is none.
         class_noun: what the CSV says it is.
         name: what its folder's name says it is, or empty.
+        is_clean_only: there are only references, which then are the photos too.
     """
 
     subject: str
@@ -43,6 +44,7 @@ class Album:
     prompts: str = ""
     class_noun: str = ""
     name: str = ""
+    is_clean_only: bool = False
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -137,6 +139,7 @@ def _album(home: str, found: _Gathered, subject: str, exists: Callable[[str], bo
             kept(f"{name.removesuffix(PurePosixPath(name).suffix)}.txt") for name in photos
         ),
         references=pictures.get(_REFERENCES) or photos,
+        is_clean_only=bool(photos) and not own,
         foreign=_ordered(found.foreign),
         metadata=kept(_below(home, "metadata.json")),
         prompts=kept(_below(home, "prompt.txt")),

@@ -19,8 +19,9 @@ from dreambooth3d.artifacts.subject import Problem
 from dreambooth3d.errors import InputError
 from dreambooth3d.pairs.records import Chunk, Record
 from dreambooth3d.pairs.sources.album_reading import AlbumReader
+from dreambooth3d.pairs.sources.album_remarks import remarks_on
 from dreambooth3d.pairs.sources.albums import Album, find_albums, read_albums
-from dreambooth3d.pairs.sources.chunking import pack_name, whole
+from dreambooth3d.pairs.sources.chunking import pack_name, unpack_name, whole
 from dreambooth3d.pairs.sources.listing import place_files
 from dreambooth3d.pairs.sources.pairing import spread_pairs
 
@@ -89,6 +90,14 @@ class CapturesSource:
             chunks.append(Chunk(index=len(chunks), payload=payload, num_records=len(part)))
             first += len(part)
         return chunks
+
+    def remarks(self) -> Sequence[str]:
+        """Tell of photos in no pair, of objects without a name, and of targets without a scene."""
+        albums, _ = self._albums()
+        pairs = [e for i, album in enumerate(albums) for e in self._plan(i, album)]
+        names = (name for entry in pairs if entry[0] == "pair" for name in entry[3:5])
+        used = frozenset(map(unpack_name, names))
+        return tuple(remarks_on(albums, used, sum(entry[0] == "pair" for entry in pairs)))
 
     def read(self, chunk: Chunk) -> Iterator[Record]:
         """Read the photos of a range of pairs."""

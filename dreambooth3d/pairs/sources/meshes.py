@@ -27,6 +27,7 @@ from dreambooth3d.pairs.mesh_pairs import PairRules, Sitter, make_pair, rejected
 from dreambooth3d.pairs.mesh_renderer import renderer
 from dreambooth3d.pairs.records import Chunk, Record
 from dreambooth3d.pairs.sources.chunking import words
+from dreambooth3d.pairs.sources.origin import printable
 from dreambooth3d.vision.refusal import RefusedError
 
 _REVISION = 1
@@ -95,6 +96,18 @@ class MeshesSource:
             )
             for index, start in enumerate(range(0, len(models), step))
         ]
+
+    def remarks(self) -> Sequence[str]:
+        """Tell of models that nobody has named."""
+        models = _described(self.place)
+        nameless = [printable(words(model["file"])) for model in models if not model["name"]]
+        if not nameless:
+            return (f"models {len(models)}",)
+        return (
+            f"models {len(models)}",
+            f"models without a name {len(nameless)}, such as {nameless[0]}: name their files, or "
+            "list them in catalogue.csv, or their pairs are left out",
+        )
 
     def read(self, chunk: Chunk) -> Iterator[Record]:
         """Render the pairs of a chunk's models.

@@ -63,6 +63,10 @@ class ScenesSource:
         """Ranges of pair numbers."""
         return fixed_chunks(self.samples, self.records_per_chunk)
 
+    def remarks(self) -> Sequence[str]:
+        """Nothing beyond its settings."""
+        return ()
+
     def read(self, chunk: Chunk) -> Iterator[Record]:
         """Render the pairs of a range."""
         first = whole(chunk.payload["first"])

@@ -28,7 +28,7 @@ from dreambooth3d.pairs.sources.subjects200k_row import (
     read_row,
 )
 
-_REVISION = 1
+_REVISION = 2
 # Every column, and the fields it must have.
 _SCHEMA: Mapping[str, tuple[str, ...]] = {
     "image": (),
@@ -81,7 +81,10 @@ class Subjects200KSource:
         return artifact_key(self.name, _REVISION, settings, (folder.fingerprint(files),))
 
     def chunks(self) -> Sequence[Chunk]:
-        """Row ranges within row groups; a file whose footer is damaged is one record.
+        """Row ranges within row groups; the number of records is exact.
+
+        A file whose footer cannot be read is one record, and so is a row group whose number of rows
+        cannot be true: how many pairs are lost with it, nobody can say.
 
         Raises:
             InputError: there are no Parquet files, or one lacks a column.
@@ -99,17 +102,21 @@ class Subjects200KSource:
                 )
         return chunks
 
+    def remarks(self) -> Sequence[str]:
+        """Nothing beyond its settings."""
+        return ()
+
     def read(self, chunk: Chunk) -> Iterator[Record]:
         """Read the rows of a chunk; nothing of other row groups is touched."""
         file, number = unpack_name(chunk.payload["file"]), whole(chunk.payload["number"])
         if "damage" in chunk.payload:
-            yield _damaged(f"{number:05d}", file, words(chunk.payload["damage"]))
+            yield _unreadable(f"{number:05d}", file, chunk.payload)
             return
         first, rules = whole(chunk.payload["first_row"]), self._rules()
         num_rows, done = chunk.num_records // len(SIDES), 0
-        rows = _rows(self._folder() / file, chunk.payload, num_rows)
+        found: object = "fewer rows than its footer says"
         try:
-            for cells in rows:
+            for cells in _rows(self._folder() / file, chunk.payload, num_rows):
                 row = first + done
                 yield from read_row(
                     cells,
@@ -121,9 +128,10 @@ class Subjects200KSource:
                 done += 1
         except _DAMAGE as error:
             _require_bytes(self._folder() / file)
-            for row in range(first + done, first + num_rows):
-                for side in SIDES:
-                    yield _damaged(f"{number:05d}-{row:08d}-{side}", f"{file}, row {row}", error)
+            found = error
+        for row in range(first + done, first + num_rows):
+            for side in SIDES:
+                yield _damaged(f"{number:05d}-{row:08d}-{side}", file, row, found)
 
     def _rules(self) -> RowRules:
         return RowRules(
@@ -148,14 +156,17 @@ class Subjects200KSource:
             with (folder / file.name).open() as opened:
                 metadata = pq.read_metadata(opened)
                 schema = metadata.schema.to_arrow_schema()
-        except _DAMAGE as error:
+                sizes = group_sizes(metadata, most_rows=file.size)
+        except (*_DAMAGE, UnicodeDecodeError) as error:
             _require_bytes(folder / file.name)
             yield {"damage": " ".join(str(error).split())}, 1
             return
         check_schema(schema, file=f"{folder.url.rstrip('/')}/{printable(file.name)}")
         step, row = self.records_per_chunk // len(SIDES), 0
-        for group in range(metadata.num_row_groups):
-            num_rows = metadata.row_group(group).num_rows
+        for group, num_rows in enumerate(sizes):
+            if isinstance(num_rows, str):
+                yield {"damage": num_rows, "row_group": group}, 1
+                continue
             for first in range(0, num_rows, step):
                 payload: dict[str, JsonValue] = {
                     "row_group": group,
@@ -186,6 +197,39 @@ def check_schema(schema: Any, *, file: str) -> None:
         )
 
 
+def group_sizes(metadata: Any, *, most_rows: int) -> list[int | str]:
+    """Return the number of rows of every row group, or what shows that it is not true.
+
+    Args:
+        metadata: the footer of a Parquet file.
+        most_rows: a row takes a byte at least; a footer may claim any number.
+    """
+    is_flat = [
+        metadata.schema.column(place).max_repetition_level == 0
+        for place in range(metadata.num_columns)
+    ]
+    sizes: list[int | str] = []
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        counts = {group.num_rows} | {
+            group.column(place).num_values
+            for place in range(group.num_columns)
+            if place < len(is_flat) and is_flat[place]
+        }
+        if len(counts) > 1:
+            sizes.append(f"columns of {', '.join(map(str, sorted(counts)))} rows")
+        elif not 0 <= group.num_rows <= most_rows:
+            sizes.append(f"a claim of {group.num_rows} rows in {most_rows} bytes")
+        else:
+            sizes.append(int(group.num_rows))
+    num_known = sum(size for size in sizes if isinstance(size, int))
+    if len(sizes) == sum(isinstance(size, int) for size in sizes) and num_known != (
+        metadata.num_rows
+    ):
+        sizes.append(f"{num_known} rows in all row groups, but {metadata.num_rows} in the footer")
+    return sizes
+
+
 def _missing(column: str, file: str, found: str) -> InputError:
     return InputError(
         f"table {file} must have the column {column}, got {found}; "
@@ -197,7 +241,9 @@ def _rows(file: Place, payload: Mapping[str, JsonValue], num_rows: int) -> Itera
     """Yield the cells of a chunk's rows, a few decoded at a time."""
     skipped = whole(payload["first_in_group"])
     with file.open() as opened:
-        table = pq.ParquetFile(opened, buffer_size=1 << 20, pre_buffer=False)
+        table = pq.ParquetFile(
+            opened, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True
+        )
         batches = table.iter_batches(
             batch_size=_ROWS_AT_ONCE,
             row_groups=[whole(payload["row_group"])],
@@ -215,12 +261,12 @@ def _rows(file: Place, payload: Mapping[str, JsonValue], num_rows: int) -> Itera
 
 
 def _cells(batch: Any, index: int) -> dict[str, Any]:
-    """Convert one row; a text that is no UTF-8 becomes None."""
+    """Convert one row; a text that is no UTF-8, or a date that is none, becomes None."""
     cells: dict[str, Any] = {}
     for name in _SCHEMA:
         try:
             cells[name] = batch.column(name)[index].as_py()
-        except UnicodeDecodeError:
+        except (ValueError, OverflowError):
             cells[name] = None
     return cells
 
@@ -230,10 +276,25 @@ def _require_bytes(file: Place) -> None:
     file.read_at(0, 1)
 
 
-def _damaged(key: str, origin: str, found: object) -> Rejected:
+def _damaged(key: str, file: str, row: int, found: object) -> Rejected:
     return Rejected(
         key=key,
-        origin=printable(origin),
+        origin=f"{printable(file)}, row {row}",
         reason="bad_row",
-        sentence=f"table must be undamaged, got: {' '.join(str(found).split())}",
+        sentence=f"table must be undamaged, got: {' '.join(str(found).split())}; "
+        f"copy {printable(file)} again",
+    )
+
+
+def _unreadable(key: str, file: str, payload: Mapping[str, JsonValue]) -> Rejected:
+    """Refuse a file, or one of its row groups, of which nobody knows how many rows it has."""
+    group = payload.get("row_group")
+    what = "the whole file" if group is None else f"row group {group} of the file"
+    return Rejected(
+        key=key if group is None else f"{key}-group-{group}",
+        origin=printable(file) if group is None else f"{printable(file)}, row group {group}",
+        reason="bad_row",
+        sentence=f"table {printable(file)} must have a sound footer, got: "
+        f"{words(payload['damage'])}; {what} is unreadable and counts as one record, for nobody "
+        "can say how many it had: copy the file again",
     )

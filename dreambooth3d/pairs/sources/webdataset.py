@@ -101,6 +101,10 @@ class WebDatasetSource:
             )
         return chunks
 
+    def remarks(self) -> Sequence[str]:
+        """Nothing beyond its settings."""
+        return ()
+
     def read(self, chunk: Chunk) -> Iterator[Record]:
         """Read a range of samples, and damage that belongs to none of them."""
         name, number = unpack_name(chunk.payload["file"]), whole(chunk.payload["number"])

@@ -96,6 +96,20 @@ def test_pieces_of_work_end_between_objects_where_they_can(tmp_path: Path) -> No
     assert long == [16, 16, 8, 16, 16, 8, 16, 4]
 
 
+def test_remarks_tell_what_gives_nothing(tmp_path: Path) -> None:
+    for number in range(5):
+        photo(tmp_path / "mug" / f"{number}.png", number)
+        photo(tmp_path / "IMG_01" / f"{number}.png", 10 + number)
+        photo(tmp_path / "cup" / "references" / f"{number}.png", 20 + number)
+    found = source_of(tmp_path, pairs_per_subject=2).remarks()
+    assert found[0] == "objects 3, pictures 15, pairs 6"
+    assert found[1].startswith("pictures in no pair ")
+    assert found[2].startswith("objects without name and caption 1, such as IMG_01")
+    assert found[3].startswith("objects with clean views alone 1, such as cup")
+    (quiet,) = source_of(tmp_path / "mug", pairs_per_subject=20).remarks()
+    assert quiet == "objects 1, pictures 5, pairs 20"
+
+
 def test_one_subject_folder_is_a_source_too(tmp_path: Path) -> None:
     photograph(tmp_path / "train", 3, id="train", num_images=3, num_references=2, size=32)
     pairs = pairs_of(source_of(tmp_path / "train", pairs_per_subject=6))

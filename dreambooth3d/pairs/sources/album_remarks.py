@@ -1,0 +1,35 @@
+"""What people should know of their photos before any is opened."""
+
+from collections.abc import Iterator, Sequence
+
+from dreambooth3d.pairs.sources.albums import Album
+from dreambooth3d.pairs.sources.origin import printable
+
+
+def remarks_on(albums: Sequence[Album], used: frozenset[str], num_pairs: int) -> Iterator[str]:
+    """Tell what the photos give, and what in them gives nothing.
+
+    Args:
+        albums: of the source.
+        used: names of the photos that are in a pair.
+        num_pairs: of all albums.
+    """
+    pictures = {name for album in albums for name in (*album.photos, *album.references)}
+    yield f"objects {len(albums)}, pictures {len(pictures)}, pairs {num_pairs}"
+    if idle := sorted(pictures - used):
+        yield f"pictures in no pair {len(idle)}, such as {printable(idle[0])}: raise pairs_per_subject"
+    if nameless := [album.subject for album in albums if _is_nameless(album)]:
+        yield (
+            f"objects without name and caption {len(nameless)}, such as {nameless[0]}: name "
+            "their folders, or write class_noun in metadata.json, or their pairs are left out"
+        )
+    if clean := [album.subject for album in albums if album.is_clean_only]:
+        yield (
+            f"objects with clean views alone {len(clean)}, such as {clean[0]}: their targets show "
+            "no scene and teach little; add photos"
+        )
+
+
+def _is_nameless(album: Album) -> bool:
+    is_named = bool(album.class_noun or album.metadata or album.name)
+    return bool(album.photos) and not is_named and not all(album.captions)
