@@ -17,6 +17,7 @@ from benchmarks.journey import ROWS as JOURNEY
 from benchmarks.pairs import ROWS as PAIRS
 from benchmarks.pretrain import ROWS as PRETRAIN
 from benchmarks.rows import Row, RowSkippedError
+from benchmarks.serve import ROWS as SERVE
 from dreambooth3d.artifacts.key import publish_file
 from dreambooth3d.errors import Dreambooth3dError
 
@@ -26,6 +27,7 @@ STAGES: dict[str, tuple[Row, ...]] = {
     "journey": JOURNEY,
     "pairs": PAIRS,
     "pretrain": PRETRAIN,
+    "serve": SERVE,
 }
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 from dreambooth3d.model.backbone import Backbone
 from serve.engine import Engine
 from serve.jobs import JobTable
+from serve.keys import KeyTable
 from serve.routes import make_api
 from serve.schema import VideoCreate
 from serve.services import open_services
@@ -331,3 +332,24 @@ def test_the_openai_client_works_unmodified(client: openai.OpenAI, add_subject: 
             client.videos.retrieve(video.id)
         with pytest.raises(openai.UnprocessableEntityError, match="multiples of 8"):
             client.videos.create(prompt="a red car", size="33x32")
+
+
+def test_jobs_belong_to_the_owner_of_a_key(settings: ServeSettings, backbone: Backbone) -> None:
+    served = Served(settings.model_copy(update={"require_keys": "always"}), backbone)
+    table = KeyTable(settings.database_url)
+    texts = [table.add(n, days=None, max_live=1, per_minute=600)[1] for n in ("ana", "bo")]
+    ana, bo = ({"Authorization": f"Bearer {text}"} for text in texts)
+    http = served.http
+    assert refusal(http.get("/v1/videos"), 401)[0] == "missing_key"
+    assert refusal(http.post("/v1/videos", json=CLIP), 401)[0] == "missing_key"
+    job = http.post("/v1/videos", json=CLIP, headers=ana).json()["id"]
+    assert refusal(http.post("/v1/videos", json=CLIP, headers=ana), 429)[0] == "quota_exceeded"
+    assert http.get(f"/v1/videos/{job}", headers=ana).status_code == 200
+    for method, path in (
+        ("GET", ""), ("GET", "/content"), ("POST", "/cancel"), ("DELETE", ""),
+    ):  # fmt: skip
+        answer = http.request(method, f"/v1/videos/{job}{path}", headers=bo)
+        assert refusal(answer, 404)[0] == "video_not_found"
+    assert refusal(http.get(f"/v1/videos?after={job}", headers=bo), 404)[1] == "after"
+    assert http.get("/v1/videos", headers=bo).json()["data"] == []
+    assert len(http.get("/v1/videos", headers=ana).json()["data"]) == 1

@@ -1,0 +1,143 @@
+"""The engine in process: cancel, the same clip beside strangers, what batching gains."""
+
+import gc
+import statistics
+import time
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.commands import scratch_folder
+from benchmarks.serve_subjects import add_subjects
+from dreambooth3d.generate.generate import (
+    ClipRequest,
+    Frames,
+    LoadedSubject,
+    generate_batch,
+    load_subject,
+)
+from dreambooth3d.model.backbone import Backbone, load_backbone
+
+NUM_SUBJECTS, NUM_PREVIEWS, MAX_BATCH = 8, 32, 16
+_STEPS, _PREVIEW_FRAMES, _CLIP_FRAMES = 20, 1, 9
+_REPEATS = 3
+
+
+@cache
+def _backbone() -> Backbone:
+    torch.set_num_threads(1)
+    return load_backbone("tiny")
+
+
+def _folders(runs: Path, seed: int) -> list[Path]:
+    names = add_subjects(runs, NUM_SUBJECTS, seed=seed, backbone=_backbone())
+    return [runs / "personalize" / "proof" / "adapters" / name for name in names]
+
+
+def _request(subject: LoadedSubject, seed: int, *, num_frames: int, steps: int) -> ClipRequest:
+    card = _backbone().card
+    return ClipRequest(
+        prompt="a video of a [sks mug] on a desk",
+        subject=subject,
+        num_frames=num_frames,
+        width=card.width,
+        height=card.height,
+        flow_shift=card.flow_shift,
+        seed=seed,
+        num_steps=steps,
+    )
+
+
+def _clip(frames: Frames | None) -> Frames:
+    if frames is None:
+        raise ChildProcessError("a clip that nobody canceled was dropped")
+    return frames
+
+
+def worst_difference(seed: int) -> float:
+    """Largest change of a pixel value (0 to 1) of a clip beside three strangers, eight clips."""
+    worst = 0.0
+    with scratch_folder() as runs:
+        subjects = [load_subject(folder, _backbone()) for folder in _folders(runs, seed)]
+    for turn in range(NUM_SUBJECTS):
+        picked = [subjects[(turn + i) % NUM_SUBJECTS] for i in range(4)]
+        rows = [
+            _request(s, 100 * seed + 10 * turn + i, num_frames=5, steps=8)
+            for i, s in enumerate(picked)
+        ]
+        alone = _clip(generate_batch(_backbone(), rows[:1])[0])
+        beside = _clip(generate_batch(_backbone(), rows)[0])
+        worst = max(worst, float(np.abs(alone.astype(float) - beside).max()) / 255)
+    return worst
+
+
+def batching_gain(seed: int) -> float:
+    """Time of 32 previews of 8 subjects one at a time, an adapter swapped in each, over batched.
+
+    One at a time is what peers do: the adapter of the request is read and put beside the backbone,
+    the clip made, the adapter let go. Both in one process, warm, in turn, the median of three.
+    """
+    ratios = []
+    with scratch_folder() as runs:
+        folders = _folders(runs, seed)
+        _one_at_a_time(folders, 2)
+        for _ in range(_REPEATS):
+            alone = _one_at_a_time(folders, NUM_PREVIEWS)
+            ratios.append(alone / _batched(folders, NUM_PREVIEWS))
+    return statistics.median(ratios)
+
+
+def _one_at_a_time(folders: Sequence[Path], num_clips: int) -> float:
+    started = time.perf_counter()
+    for number in range(num_clips):
+        subject = load_subject(folders[number % len(folders)], _backbone())
+        row = _request(subject, number, num_frames=_PREVIEW_FRAMES, steps=_STEPS)
+        generate_batch(_backbone(), [row])
+        del subject, row
+        gc.collect()
+    return time.perf_counter() - started
+
+
+def _batched(folders: Sequence[Path], num_clips: int) -> float:
+    started = time.perf_counter()
+    subjects = [load_subject(folder, _backbone()) for folder in folders]
+    rows = [
+        _request(subjects[n % len(subjects)], n, num_frames=_PREVIEW_FRAMES, steps=_STEPS)
+        for n in range(num_clips)
+    ]
+    for start in range(0, num_clips, MAX_BATCH):
+        generate_batch(_backbone(), rows[start : start + MAX_BATCH])
+    return time.perf_counter() - started
+
+
+def curve(seed: int) -> list[dict[str, float]]:
+    """Seconds a clip over batch sizes, frames and distinct adapters; flat parts included."""
+    points = []
+    with scratch_folder() as runs:
+        subjects = [load_subject(folder, _backbone()) for folder in _folders(runs, seed)]
+    for num_frames in (1, 9, 17):
+        for batch in (1, 2, 4, 8, 16):
+            for distinct in (1, 2, 4, 8):
+                if distinct <= batch:
+                    seconds = _seconds_a_clip(subjects[:distinct], batch, num_frames)
+                    points.append(
+                        {
+                            "frames": num_frames, "batch": batch, "adapters": distinct,
+                            "seconds a clip": round(seconds, 4),
+                        }
+                    )  # fmt: skip
+    return points
+
+
+def _seconds_a_clip(subjects: Sequence[LoadedSubject], batch: int, num_frames: int) -> float:
+    rows = [
+        _request(subjects[n % len(subjects)], n, num_frames=num_frames, steps=4)
+        for n in range(batch)
+    ]
+    generate_batch(_backbone(), rows)
+    started = time.perf_counter()
+    generate_batch(_backbone(), rows)
+    return (time.perf_counter() - started) / batch
