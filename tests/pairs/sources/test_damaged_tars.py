@@ -9,7 +9,7 @@ import pytest
 
 from dreambooth3d.artifacts.pairs import write_corpus
 from dreambooth3d.artifacts.place import Place
-from dreambooth3d.artifacts.shard import Members, damaged_samples, index_name, pack_shard
+from dreambooth3d.artifacts.shard import damaged_samples, index_name, pack_shard
 from dreambooth3d.errors import ArtifactError
 from dreambooth3d.pairs.records import RawPair, Record, Rejected
 from dreambooth3d.pairs.sources.webdataset import WebDatasetSource
@@ -22,7 +22,7 @@ NUM_SAMPLES = 6
 Change = Callable[[bytes], bytes]
 
 
-def members_of(key: str, rng: Random) -> Members:
+def members_of(key: str, rng: Random) -> dict[str, bytes]:
     return {
         "json": json.dumps({"subject": f"thing {key}"}).encode(),
         "reference.png": rng.randbytes(rng.randint(1, 900)),
