@@ -14,9 +14,12 @@ def velocity_target(x0: Tensor, noise: Tensor) -> Tensor:
     return noise - x0
 
 
-def velocity_loss(velocity: Tensor, x0: Tensor, noise: Tensor) -> Tensor:
-    """Mean squared error of each row in fp32, (B,)."""
-    return (velocity.float() - velocity_target(x0, noise).float()).square().flatten(1).mean(dim=1)
+def velocity_loss(
+    velocity: Tensor, x0: Tensor, noise: Tensor, weight: Tensor | None = None
+) -> Tensor:
+    """Mean squared error of each row in fp32, (B,); `weight` is broadcast against the error."""
+    error = (velocity.float() - velocity_target(x0, noise).float()).square()
+    return (error if weight is None else error * weight).flatten(1).mean(dim=1)
 
 
 def shift_sigma(sigma: Tensor, shift: float) -> Tensor:

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreambooth3d.evaluate.object_embedding import cut_to_object
 from dreambooth3d.evaluate.probe import Probe, subject_masks
+from dreambooth3d.vision.object_embedding import cut_to_object
 
 Frames = NDArray[np.uint8]
 

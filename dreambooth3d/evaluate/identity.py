@@ -15,11 +15,9 @@ from PIL import Image
 
 from dreambooth3d.errors import InputError
 from dreambooth3d.evaluate.config import EvaluateConfig
-from dreambooth3d.evaluate.object_embedding import cut_to_object, embed_objects
+from dreambooth3d.vision.object_embedding import cut_to_object, embed_objects, likeness
 
 Frames = NDArray[np.uint8]
-# Shares of the frame's side that the centred crops keep; generated objects fill about two thirds.
-_CROPS = (1.0, 0.8, 0.65)
 
 
 def identity_score(frames: Frames, views: Sequence[Image.Image], config: EvaluateConfig) -> float:
@@ -27,12 +25,8 @@ def identity_score(frames: Frames, views: Sequence[Image.Image], config: Evaluat
     if len(views) == 0:
         raise InputError("identity must have at least one reference view, got none; add views")
     picked = frames[_spread(len(frames), config.frames)]
-    crops = [_crop(frame, share) for frame in picked for share in _CROPS]
-    ours = embed_objects(crops, batch_size=config.batch_size)
-    cut = [cut_to_object(view) for view in views]
-    theirs = embed_objects(cut, batch_size=config.batch_size)
-    similarity = (ours @ theirs.T).view(len(picked), len(_CROPS), len(views))
-    return float(similarity.amax(dim=(1, 2)).mean())
+    found = likeness(list(picked), views, batch_size=config.batch_size)
+    return float(found.amax(dim=1).mean())
 
 
 def view_similarity(
@@ -57,10 +51,3 @@ def _spread(available: int, wanted: int) -> NDArray[np.int64]:
     if wanted == 0 or available <= wanted:
         return np.arange(available)
     return torch.linspace(0, available - 1, wanted).round().long().numpy()
-
-
-def _crop(frame: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:
-    height, width = frame.shape[:2]
-    side = max(1, round(min(height, width) * share))
-    top, left = (height - side) // 2, (width - side) // 2
-    return frame[top : top + side, left : left + side]

@@ -6,6 +6,7 @@ template instead of cropping a fixed count of tokens that is right for one token
 
 import re
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -105,6 +106,25 @@ class PromptEncoder:
             while len(self._cache) > self._capacity:
                 self._cache.popitem(last=False)
         return states
+
+    def words_in_span(self, prompt: str) -> str:
+        """Read back the words of the tokens that `span` of this prompt covers; "" without one."""
+        ids, start, span = self._tokenize(split_brackets(prompt))
+        if span is None:
+            return ""
+        words: str = self._tokenizer.decode(ids[0, start + span[0] : start + span[1]].tolist())
+        return words.strip()
+
+    def rare_words(self, *, lengths: Collection[int] = (3, 4)) -> tuple[str, ...]:
+        """List lowercase words of one token each, the latest learned, so the rarest, first."""
+        found = []
+        for number in range(len(self._tokenizer) - 1, -1, -1):
+            # The space in front of a word belongs to its token.
+            text: str = self._tokenizer.decode([number])
+            word = text.removeprefix(" ")
+            if word != text and len(word) in lengths and word.isascii() and word.islower():
+                found.append(word)
+        return tuple(word for word in found if word.isalpha())
 
     @torch.no_grad()
     def _encode(self, prompt: MarkedPrompt) -> TextStates:

@@ -27,6 +27,16 @@ class PersonalizeConfig:
         reference_attention: must be that of the 3Dapter.
         text_scope: text tokens the subject adapter acts on: those in brackets, or the whole prompt.
         prompt: training prompt; {trigger} and {class_noun} are filled in, brackets mark the span.
+            Several, parted by |, are used alike.
+        reference_dropout: share of samples that see views of nothing on white.
+        foreground_weight: of the object in the loss against what is around it; 1 weighs all alike.
+        prior_weight, num_prior: of the loss of pictures of the class that the untouched backbone
+            makes, and how many; 0 makes none.
+        held_out_share: of the captures that judge checkpoints and are never trained on, rounded
+            down; none of fewer than 6 captures, which are then not judged.
+        score_every: updates between judgements.
+        judged_by: what the best checkpoint is the best in: `loss` or `identity` on held-out views.
+        patience: judgements without a better one after which training stops; 0 never stops it.
         size: side of the square training pictures; 0 takes the backbone's own.
         precision: `fp32` or `bf16` for the forward; adapters are fp32 either way.
         workers: subjects at a time; 0 takes every core, or every share of a GPU.
@@ -51,6 +61,14 @@ class PersonalizeConfig:
     reference_attention: ReferenceAttention = "joint"
     text_scope: TextScope = "span"
     prompt: str = "a video of a [{trigger} {class_noun}]"
+    reference_dropout: float = 0.0
+    foreground_weight: float = 1.0
+    prior_weight: float = 0.0
+    num_prior: int = 16
+    held_out_share: float = 0.2
+    score_every: int = 100
+    judged_by: Literal["loss", "identity"] = "loss"
+    patience: int = 3
     size: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
@@ -64,11 +82,15 @@ class PersonalizeConfig:
         """Check ranges."""
         require_choices(self)
         require_range(self, "steps", "batch_size", "num_views", "tries", "save_every", least=1)
+        require_range(self, "score_every", "num_prior", least=1)
+        require_range(self, "patience", "prior_weight", least=0)
+        require_range(self, "reference_dropout", "held_out_share", least=0, below=1)
+        require_range(self, "foreground_weight", above=0)
         require_range(self, "rank", "seed", "size", "workers", least=0, below=2**63)
         require_range(self, "sigma_shift", "gpus_per_subject", above=0)
         require_range(self, "backoff", least=0, most=3600)
         self._check_share()
-        if "[{trigger} {class_noun}]" not in self.prompt:
+        if any("[{trigger} {class_noun}]" not in part for part in self.prompt.split("|")):
             raise ConfigError(
                 "prompt must hold [{trigger} {class_noun}], got "
                 f"{self.prompt!r}; write for example: a video of a [{{trigger}} {{class_noun}}]"

@@ -1,26 +1,38 @@
 """Joint personalization of one subject, without Ray (arXiv 2603.18524, section 3)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from dreambooth3d.artifacts.adapter import Adapter, AdapterCard
-from dreambooth3d.artifacts.image import letterbox, read_image
+from dreambooth3d.artifacts.image import read_image
 from dreambooth3d.artifacts.subject import Subject
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.model.backbone import Backbone, BackboneCard
-from dreambooth3d.model.lora import LoraAdapter
+from dreambooth3d.model.lora import LoraAdapter, Role
 from dreambooth3d.model.names import place_lora, to_peft
 from dreambooth3d.personalize.config import PersonalizeConfig
+from dreambooth3d.personalize.heldout_scores import HeldOutJudge
+from dreambooth3d.personalize.lessons import (
+    Lessons,
+    batch_loader,
+    encode_lessons,
+    encode_pictures,
+)
+from dreambooth3d.personalize.outcome import Evidence
+from dreambooth3d.personalize.view_choice import (
+    choose_held_out,
+    choose_views,
+    embed_views,
+    same_pictures,
+)
 from dreambooth3d.training.engine import TorchEngine
 from dreambooth3d.training.loop import FitResult, Plan, Progress, fit, resume_point
-from dreambooth3d.training.order import DataOrder
-from dreambooth3d.training.task import AdapterTask, BatchRules, Example, TrainBatch, build_batch
+from dreambooth3d.training.task import AdapterTask
 
 # The adapters work at the published strength whatever a file's alpha says (method, section 3).
 SCALE = 1.0
@@ -29,9 +41,10 @@ _RANK_ALONE = 16
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
-    """A subject's pictures, decoded: captures to learn from, views to refer to."""
+    """A subject's pictures, decoded: captures to learn from and to judge by, views to refer to."""
 
     captures: tuple[Image.Image, ...]
+    held_out: tuple[Image.Image, ...]
     views: tuple[Image.Image, ...]
 
 
@@ -44,26 +57,30 @@ def resolve(config: PersonalizeConfig, subject: Subject) -> PersonalizeConfig:
     )
 
 
-def pick_views(num_available: int, num_views: int) -> tuple[int, ...]:
-    """Pick view indices spread over an ordered circle of captures.
-
-    The last one is never picked beside the first: on a closed turntable they are near duplicates.
-    """
-    if num_available <= num_views:
-        return tuple(range(num_available))
-    return tuple(k * num_available // num_views for k in range(num_views))
-
-
 def prepare(config: PersonalizeConfig, subject: Subject) -> Prepared:
-    """Decode a subject's pictures; without background-free references its captures serve.
+    """Decode a subject's pictures, choose its reference views and the captures that judge.
+
+    Without background-free references the captures serve. A capture that is referred to, or shows
+    the same as a view, judges nothing.
 
     Raises:
         ImageError: names the picture that cannot be used.
     """
     captures = tuple(read_image(path) for path in subject.images)
-    paths = subject.references or subject.images
-    picked = () if config.method == "3dreambooth" else pick_views(len(paths), config.num_views)
-    return Prepared(captures=captures, views=tuple(read_image(paths[i]) for i in picked))
+    views: tuple[Image.Image, ...] = ()
+    referred: tuple[int, ...] = ()
+    if config.method != "3dreambooth":
+        given = tuple(read_image(path) for path in subject.references) or captures
+        embedded_NE = embed_views(given)
+        chosen = choose_views(embedded_NE, config.num_views)
+        views = tuple(given[index] for index in chosen)
+        referred = same_pictures(embed_views(captures), embedded_NE[list(chosen)])
+    held_out = choose_held_out(len(captures), config.held_out_share, referred=referred)
+    return Prepared(
+        captures=tuple(c for index, c in enumerate(captures) if index not in held_out),
+        held_out=tuple(captures[index] for index in held_out),
+        views=views,
+    )
 
 
 def train_subject(
@@ -76,8 +93,9 @@ def train_subject(
     parents: tuple[str, ...],
     folder: Path | None = None,
     on_step: Callable[[Progress], None] | None = None,
-) -> tuple[Adapter, FitResult]:
-    """Learn one subject.
+    must_save: Callable[[int], bool] = lambda step: False,
+) -> tuple[Adapter, Evidence]:
+    """Learn one subject; the adapter is that of the best checkpoint where some were judged.
 
     Args:
         config: of the run, already resolved for the subject.
@@ -87,31 +105,14 @@ def train_subject(
         key, parents: of the artifact.
         folder: for checkpoints; an interrupted training goes on from there.
         on_step: told after every update.
+        must_save: asked after every update whether to save now, besides every so many updates.
     """
     check_pretrained(config, None if pretrained is None else pretrained.card, backbone.card)
     prepared = prepare(config, subject)
     task = build_task(config, backbone, pretrained)
-    if config.method == "3dapter":
-        result = FitResult(losses=(), first_step=0, seconds=0.0)
-        weights = task.adapter_weights({})
-    else:
-        plan = Plan(
-            num_steps=config.steps,
-            optim=config.optim,
-            run_key=key,
-            folder=folder,
-            save_every=config.save_every,
-        )
-        resume = resume_point(plan)
-        engine = TorchEngine(
-            task,
-            config.optim,
-            precision=torch.bfloat16 if config.precision == "bf16" else torch.float32,
-            resume=resume,
-        )
-        load_batch = _batches(config, subject, prepared, backbone)
-        result = fit(engine, load_batch, plan, resume=resume, on_step=on_step)
-        weights = task.adapter_weights(engine.weights())
+    lessons = encode_lessons(config, subject, backbone, prepared.captures, prepared.views)
+    training = _Training(config, subject, backbone, task, prepared, lessons)
+    weights, found = training.run(key, folder, on_step=on_step, must_save=must_save)
     card = AdapterCard(
         kind="subject",
         backbone=backbone.card.name,
@@ -125,14 +126,14 @@ def train_subject(
         class_noun=subject.class_noun,
         subject=subject.id,
         num_views=len(prepared.views),
-        steps=len(result.losses),
+        steps=found.best_step,
         seed=config.seed,
         parents=parents,
         key=key,
         text_scope=config.text_scope,
     )
     named = {role: to_peft(own) for role, own in weights.items()}
-    return Adapter(card, named, prepared.views), result
+    return Adapter(card, named, prepared.views), found
 
 
 def check_pretrained(
@@ -191,33 +192,100 @@ def build_task(
     )
 
 
-def _batches(
-    config: PersonalizeConfig, subject: Subject, prepared: Prepared, backbone: Backbone
-) -> Callable[[int], list[TrainBatch]]:
-    """Encode everything once; a batch is then a few draws."""
-    side = config.size or backbone.card.train_side
-    caption = backbone.prompts(
-        config.prompt.format(trigger=subject.trigger, class_noun=subject.class_noun)
+class _Training:
+    """One subject's training, judged on the way."""
+
+    def __init__(
+        self,
+        config: PersonalizeConfig,
+        subject: Subject,
+        backbone: Backbone,
+        task: AdapterTask,
+        prepared: Prepared,
+        lessons: Lessons,
+    ) -> None:
+        self._config, self._subject, self._backbone = config, subject, backbone
+        self._task, self._prepared, self._lessons = task, prepared, lessons
+
+    def run(
+        self,
+        key: str,
+        folder: Path | None,
+        *,
+        on_step: Callable[[Progress], None] | None,
+        must_save: Callable[[int], bool],
+    ) -> tuple[dict[Role, dict[str, Tensor]], Evidence]:
+        """Train to the end, or go on; weights by adapter, and what is known of them."""
+        config = self._config
+        if config.method == "3dapter":
+            judge = self._judge(dict, folder)
+            judge.judge(0)
+            result = FitResult(losses=(), first_step=0, seconds=0.0)
+            return self._task.adapter_weights({}), _evidence(judge, result)
+        plan = Plan(
+            num_steps=config.steps,
+            optim=config.optim,
+            run_key=key,
+            folder=folder,
+            save_every=config.save_every,
+        )
+        resume = resume_point(plan)
+        engine = TorchEngine(
+            self._task,
+            config.optim,
+            precision=torch.bfloat16 if config.precision == "bf16" else torch.float32,
+            resume=resume,
+        )
+        judge = self._judge(engine.weights, folder)
+        if resume is None:
+            judge.judge(0)
+
+        def after_step(progress: Progress) -> None:
+            # Before the checkpoint is saved: one that is there has been judged.
+            if progress.step % config.score_every == 0 or progress.step == config.steps:
+                judge.judge(progress.step)
+            if on_step is not None:
+                on_step(progress)
+
+        result = fit(
+            engine,
+            batch_loader(config, self._subject, self._backbone, self._lessons),
+            plan,
+            resume=resume,
+            on_step=after_step,
+            must_save=must_save,
+            must_stop=judge.must_stop,
+        )
+        return self._task.adapter_weights(judge.best_weights or engine.weights()), _evidence(
+            judge, result
+        )
+
+    def _judge(self, weights: Callable[[], dict[str, Tensor]], folder: Path | None) -> HeldOutJudge:
+        held_out = self._prepared.held_out
+        return HeldOutJudge(
+            self._config,
+            self._backbone,
+            self._task,
+            captures=held_out,
+            targets_NCHW=(
+                encode_pictures(self._backbone, held_out, self._lessons.side)
+                if held_out
+                else self._lessons.targets_NCHW[:0]
+            ),
+            views_VCHW=self._lessons.views_VCHW,
+            text=self._lessons.captions[0],
+            weights=weights,
+            folder=folder,
+        )
+
+
+def _evidence(judge: HeldOutJudge, result: FitResult) -> Evidence:
+    best = judge.best_step
+    return Evidence(
+        losses=result.losses,
+        seconds=result.seconds,
+        step_seconds=result.step_seconds,
+        judgements=judge.judgements,
+        best_step=len(result.losses) if best is None else best,
+        samples=judge.samples,
     )
-    backbone.codec.latent_size(1, side, side)
-    targets = encode_pictures(backbone, prepared.captures, side)
-    views = encode_pictures(backbone, prepared.views, side) if prepared.views else None
-    examples = [
-        Example(target_CTHW=target[:, None], references_VCHW=views, caption=caption)
-        for target in targets
-    ]
-    order = DataOrder(num_samples=len(examples), batch_size=config.batch_size, seed=config.seed)
-    rules = BatchRules(seed=config.seed, sigma_shift=config.sigma_shift, has_shared_references=True)
-
-    def load_batch(step: int) -> list[TrainBatch]:
-        draws = order.batch(step)
-        device = backbone.device
-        return [build_batch(draws, examples.__getitem__, rules, device=device, dtype=torch.float32)]
-
-    return load_batch
-
-
-def encode_pictures(backbone: Backbone, pictures: Sequence[Image.Image], side: int) -> Tensor:
-    """Letterbox pictures on white to a square and encode them, (V, C, H, W)."""
-    arrays = [np.asarray(letterbox(picture, (side, side))) for picture in pictures]
-    return backbone.codec.encode_images(arrays).cpu()

@@ -25,11 +25,13 @@ class Example:
         target_CTHW: clean latents of the target.
         references_VCHW: clean latents of the views; None when the method uses none.
         caption: encoded prompt.
+        weight_HW: of each latent in the loss; None weighs all alike.
     """
 
     target_CTHW: Tensor
     references_VCHW: Tensor | None
     caption: TextStates
+    weight_HW: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,6 +43,7 @@ class TrainBatch:
     sigma_B: Tensor
     texts: tuple[TextStates, ...]
     references_BVCHW: Tensor | None
+    weight_B11HW: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,7 +77,7 @@ def build_batch(
     dtype: torch.dtype,
 ) -> TrainBatch:
     """Assemble a batch; each sample's draws depend on its place in the stream alone."""
-    targets, noises, sigmas, texts, references = [], [], [], [], []
+    targets, noises, sigmas, texts, references, weights = [], [], [], [], [], []
     for draw in draws:
         example = load(draw.sample)
         generator = keyed_generator("train", rules.seed, draw.place)
@@ -82,6 +85,8 @@ def build_batch(
         chances = torch.rand(2, generator=generator)
         noises.append(draw_noise(example.target_CTHW.shape, generator))
         targets.append(example.target_CTHW)
+        if example.weight_HW is not None:
+            weights.append(example.weight_HW)
         is_textless = rules.null_text is not None and bool(chances[0] < rules.text_dropout)
         texts.append(rules.null_text if is_textless else example.caption)
         is_blank = rules.null_references_VCHW is not None and bool(
@@ -96,6 +101,7 @@ def build_batch(
         sigma_B=torch.stack(sigmas).to(device),
         texts=cast("tuple[TextStates, ...]", tuple(texts)),
         references_BVCHW=None if stacked is None else stacked.to(device, dtype),
+        weight_B11HW=torch.stack(weights)[:, None, None].to(device) if weights else None,
     )
 
 
@@ -143,7 +149,7 @@ class AdapterTask(nn.Module):
             batch.texts,
             batch.references_BVCHW,
         )
-        return velocity_loss(velocity, batch.target_BCTHW, batch.noise_BCTHW)
+        return velocity_loss(velocity, batch.target_BCTHW, batch.noise_BCTHW, batch.weight_B11HW)
 
     def velocity(
         self,

@@ -8,15 +8,11 @@ from PIL import Image
 from dreambooth3d.errors import ConfigError, InputError
 from dreambooth3d.evaluate.config import EvaluateConfig
 from dreambooth3d.evaluate.identity import identity_score, identity_table
-from dreambooth3d.evaluate.object_embedding import (
-    cut_to_object,
-    embed_objects,
-    load_mean_object,
-    measure_mean_object,
-)
+from dreambooth3d.evaluate.object_embedding import measure_mean_object
 from dreambooth3d.scenes import make_scene, make_subject, reference_cameras, render_scene
 from dreambooth3d.scenes import render_view as render
 from dreambooth3d.vision.efficientnet import embed
+from dreambooth3d.vision.object_embedding import cut_to_object, embed_objects, load_mean_object
 
 CONFIG = EvaluateConfig()
 

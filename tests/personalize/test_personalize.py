@@ -12,7 +12,6 @@ from dreambooth3d.model.backbone import Backbone, load_backbone
 from dreambooth3d.pairs.subjects import photograph
 from dreambooth3d.personalize.config import PersonalizeConfig
 from dreambooth3d.personalize.personalize import (
-    pick_views,
     prepare,
     rank_of,
     resolve,
@@ -132,16 +131,6 @@ def test_the_rank_is_that_of_the_3dapter_unless_said(pretrained: dict[str, Adapt
     assert rank_of(PersonalizeConfig(), card) == card.rank == 4
     assert rank_of(PersonalizeConfig(method="3dreambooth"), None) == 16
     assert rank_of(PersonalizeConfig(method="3dreambooth", rank=8), card) == 8
-
-
-@pytest.mark.parametrize(
-    ("available", "wanted", "picked"),
-    [(4, 4, (0, 1, 2, 3)), (3, 4, (0, 1, 2)), (12, 4, (0, 3, 6, 9)), (5, 2, (0, 2)), (9, 1, (0,))],
-)
-def test_views_are_spread_and_never_meet(
-    available: int, wanted: int, picked: tuple[int, ...]
-) -> None:
-    assert pick_views(available, wanted) == picked
 
 
 def test_pictures_are_prepared(subject: Subject, tmp_path: Path) -> None:
