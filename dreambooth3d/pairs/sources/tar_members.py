@@ -165,7 +165,8 @@ class TarWalk:
         """Pass over empty blocks to the end of the file."""
         start = self._bytes.position
         while window := self._bytes.peek(_SEARCH_BYTES):
-            rest = len(window.lstrip(b"\0"))
+            is_empty = window.count(0) == len(window)
+            rest = 0 if is_empty else len(window.lstrip(b"\0"))
             self._bytes.skip((len(window) - rest) // _BLOCK * _BLOCK if rest else len(window))
             if rest:
                 break
