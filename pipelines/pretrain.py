@@ -1,6 +1,7 @@
 """Pretrain the 3Dapter on the newest corpus: `ray job submit -- python pipelines/pretrain.py`."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -28,7 +29,9 @@ def main(arguments: list[str]) -> int:
         given.out / "pairs", what="pairs", made_by="python pipelines/build_pairs.py"
     )
     if given.dry_run:
-        print_plan(config, job.plan(config, corpus, given.out / "pretrain"))
+        plan = job.plan(config, corpus, given.out / "pretrain")
+        # As people call it: a URL may hold keys.
+        print_plan(replace(config, checkpoints=plan["checkpoints"]), plan)
         return 0
     job.run(config, corpus, given.out / "pretrain")
     return 0

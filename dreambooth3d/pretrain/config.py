@@ -38,6 +38,12 @@ class PretrainConfig:
             last weights.
         is_checkpointed: recompute blocks in the backward pass to save memory.
         is_validated: judge every checkpoint on the corpus's held-out subjects, in a process apart.
+        patience: validations in a row without a lower held-out loss that end the training; what is
+            published is then the best checkpoint. 0 trains all steps and publishes the end.
+        checkpoints: folder or URL of checkpoints, such as s3://bucket/prefix; empty puts them
+            beside the adapters.
+        keep, keep_best: checkpoints that stay: the newest ones, and those with the lowest held-out
+            loss.
         save_every, log_every: updates between checkpoints and between printed lines.
     """
 
@@ -65,6 +71,10 @@ class PretrainConfig:
     is_checkpointed: bool = resource(False)
     seed: int = 0
     is_validated: bool = resource(True)
+    patience: int = 0
+    checkpoints: str = resource("")
+    keep: int = resource(2)
+    keep_best: int = resource(1)
     save_every: int = resource(250)
     log_every: int = resource(10)
 
@@ -72,9 +82,15 @@ class PretrainConfig:
         """Check ranges."""
         require_choices(self)
         require_range(
-            self, "workers", "steps", "batch_size", "rank", "save_every", "log_every", least=1
-        )
-        require_range(self, "micro_batch_size", least=0)
+            self, "workers", "steps", "batch_size", "rank", "keep", "save_every", "log_every",
+            least=1,
+        )  # fmt: skip
+        require_range(self, "micro_batch_size", "patience", "keep_best", least=0)
+        if self.patience and not (self.is_validated and self.keep_best):
+            raise ConfigError(
+                f"patience must be 0 without is_validated and keep_best, got {self.patience}; "
+                "it ends a training by the held-out loss and publishes the best checkpoint"
+            )
         require_range(self, "text_dropout", "reference_dropout", "average_decay", least=0, below=1)
         require_range(self, "seed", "size", least=0, below=2**63)
         require_range(self, "sigma_shift", above=0)

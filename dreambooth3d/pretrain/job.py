@@ -1,6 +1,5 @@
 """Stage 1 on Ray Train: workers train together, the first one publishes the adapter."""
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -12,16 +11,16 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
 
-from dreambooth3d.artifacts.adapter import find_adapter, load_card
+from dreambooth3d.artifacts.adapter import find_adapter
 from dreambooth3d.artifacts.key import artifact_key, exclusive, point_latest
 from dreambooth3d.artifacts.manifest import Manifest
 from dreambooth3d.artifacts.pairs import PairCorpus, read_manifest
 from dreambooth3d.artifacts.place import Place
 from dreambooth3d.errors import ConfigError, RunError
-from dreambooth3d.model.backbone import Denoiser, localize, read_card, read_structure
+from dreambooth3d.model.backbone import BackboneCard, Denoiser, localize, read_card, read_structure
 from dreambooth3d.pretrain.config import PretrainConfig
 from dreambooth3d.pretrain.cost import describe_cost
-from dreambooth3d.pretrain.judge import Judge
+from dreambooth3d.pretrain.judge import Judge, read_validations
 from dreambooth3d.pretrain.pretrain import (
     HELD_OUT,
     TRAINED_ON,
@@ -32,13 +31,9 @@ from dreambooth3d.pretrain.pretrain import (
     train_adapter,
     training_side,
 )
-from dreambooth3d.pretrain.publishing import (
-    CURVE_NAME,
-    STAGE,
-    curves_of,
-    publish_adapter,
-    versioned,
-)
+from dreambooth3d.pretrain.publishing import STAGE, manifest_sha256, publish_adapter, versioned
+from dreambooth3d.pretrain.recording import UnsentRuns, record_training
+from dreambooth3d.pretrain.stopping import decide, held_out_losses
 from dreambooth3d.runtime.backbones import (
     dtype_of,
     pick_device,
@@ -47,8 +42,9 @@ from dreambooth3d.runtime.backbones import (
 )
 from dreambooth3d.runtime.relay import relayed
 from dreambooth3d.runtime.session import last_line, ray_session, threads_for
-from dreambooth3d.runtime.tracking import RunRecord, Tracker, recording
-from dreambooth3d.training.checkpoint import Checkpoint
+from dreambooth3d.runtime.system import SystemMetrics
+from dreambooth3d.runtime.tracking import recording
+from dreambooth3d.training.checkpoint import Checkpoint, drop_checkpoints
 from dreambooth3d.training.loop import Progress
 from dreambooth3d.training.sharded import load_sharded
 
@@ -62,6 +58,7 @@ _LATENTS_USED = "the corpus is encoded, no encoder is loaded"
 _LATENTS_UNUSED = (
     "latents of the corpus are of another backbone, side or precision, pairs are encoded anew"
 )
+_LATENTS_ABSENT = "the corpus has none, pairs are encoded as they come, once each"
 
 
 def key_of(config: PretrainConfig, corpus: Path | str) -> str:
@@ -78,6 +75,7 @@ def plan(config: PretrainConfig, corpus: Path | str, out: Path) -> dict[str, Any
     key, found = key_of(config, corpus), PairCorpus.open(corpus, split=TRAINED_ON)
     return {
         "inputs": {"pairs": found.place.url, "num_pairs": len(found)},
+        "latents": _latents_told(config, found, card),
         "backbone": f"{card.name} ({card.revision})",
         "artifact": str(out / key),
         "is done": (out / key).is_dir(),
@@ -86,6 +84,7 @@ def plan(config: PretrainConfig, corpus: Path | str, out: Path) -> dict[str, Any
         "pictures": f"{side} x {side} pixels",
         "reference attention": config.reference_attention,
         "start": config.start or "anew",
+        "checkpoints": _storage(config, out, key).url,
         "cost": describe_cost(config, read_structure(config.backbone), side),
     }
 
@@ -110,15 +109,32 @@ def run(
             report(f"pretrain {key}: already trained, nothing to do")
         else:
             found = PairCorpus.open(corpus, split=TRAINED_ON, verify=True)
-            if "latents" in found.manifest.outputs:
-                is_used = has_latents(config, found, read_card(config.backbone))
-                report(f"pretrain {key}: {_LATENTS_USED if is_used else _LATENTS_UNUSED}")
+            told = _latents_told(config, found, read_card(config.backbone))
+            report(f"pretrain {key}: {told}")
             _train(config, found.place, out.resolve(), key, report)
             report(f"pretrain {key}: adapter at {final}")
     point_latest(out, key)
+    unsent = UnsentRuns(out)
+    unsent.add(key, {**asdict(config), "checkpoints": _storage(config, out, key).parent.url})
     with recording(report):
-        _record(config, final, out.parent)
+        # With those that a server was not there for before.
+        for earlier, params in unsent.all():
+            record_training(out / earlier, params, out.parent)
+            unsent.remove(earlier)
     return Manifest.load(final)
+
+
+def _latents_told(config: PretrainConfig, corpus: PairCorpus, card: BackboneCard) -> str:
+    """Say whether the corpus's latents are used, or pairs are encoded in the training."""
+    if "latents" not in corpus.manifest.outputs:
+        return _LATENTS_ABSENT
+    return _LATENTS_USED if has_latents(config, corpus, card) else _LATENTS_UNUSED
+
+
+def _storage(config: PretrainConfig, out: Path, key: str) -> Place:
+    """Where the checkpoints of a training are."""
+    home = Place.parse(config.checkpoints or str(out.resolve() / ".checkpoints"))
+    return home / key
 
 
 def _train(
@@ -131,13 +147,21 @@ def _train(
         trainer = TorchTrainer(
             _worker,
             train_loop_config={
-                "config": asdict(config),
+                # The storage is given apart: a URL may hold keys.
+                "config": asdict(replace(config, checkpoints="")),
                 "corpus": corpus,
                 "out": str(out),
+                "storage": _storage(config, out, key),
                 "key": key,
                 "threads": threads,
                 "lines": lines,
-                "judge": _start_judge(config, corpus, out / ".checkpoints" / key, lines, report),
+                "judge": _start_judge(
+                    replace(config, checkpoints=""),
+                    corpus,
+                    out / ".checkpoints" / key,
+                    lines,
+                    report,
+                ),
             },
             scaling_config=ScalingConfig(
                 num_workers=config.workers,
@@ -181,6 +205,11 @@ def _start_judge(
     if not config.is_validated:
         return None
     if not len(PairCorpus.open(corpus, split=HELD_OUT)):
+        if config.patience:
+            raise ConfigError(
+                "patience must be 0 for a corpus without held-out subjects, "
+                f"got {config.patience}; build pairs with --set held_out_share=0.05"
+            )
         report(
             "pretrain: the corpus has no held-out subjects, checkpoints are not judged "
             "(build pairs with --set held_out_share=0.05)"
@@ -200,10 +229,13 @@ def _start_judge(
 class _Rank:
     """What one rank tells the driver, and asks of the cluster."""
 
-    def __init__(self, config: PretrainConfig, key: str, lines: Queue, judge: Any) -> None:
-        self._config, self._key, self._lines = config, key, lines
-        self._judge = judge
+    def __init__(
+        self, config: PretrainConfig, folder: Path, lines: Queue, judge: Any, system: SystemMetrics
+    ) -> None:
+        self._config, self._folder, self._lines = config, folder, lines
+        self._judge, self._system = judge, system
         self._is_saved = False
+        self._last_judged: Any = None
         self.is_first = ray.train.get_context().get_world_rank() == 0
 
     def on_start(self, step: int) -> None:
@@ -215,6 +247,7 @@ class _Rank:
         """Report every so many updates."""
         if progress.step % self._config.log_every == 0 or progress.step == self._config.steps:
             ray.train.report({"step": progress.step, "loss": progress.loss})
+            self._system.sample(progress.step)
             self._say(progress.line())
 
     def must_save(self, step: int) -> bool:
@@ -226,9 +259,41 @@ class _Rank:
         return True
 
     def on_save(self, checkpoint: Checkpoint) -> None:
-        """Hand the weights to who judges them; the training does not wait."""
-        if self._judge is not None:
-            self._judge.judge.remote(checkpoint.step, checkpoint.average or checkpoint.weights)
+        """Hand the weights to who judges them; only patience waits, for those handed before."""
+        if self._judge is None:
+            return
+        if self._config.patience and self._last_judged is not None:
+            ray.get(self._last_judged)
+        self._last_judged = self._judge.judge.remote(
+            checkpoint.step, checkpoint.average or checkpoint.weights
+        )
+
+    def scores(self) -> dict[int, float]:
+        """Held-out losses of the checkpoints that have been judged so far."""
+        return self._losses(read_validations(self._folder))
+
+    def must_stop(self) -> bool:
+        """Whether patience has run out; the first rank knows."""
+        if not self.is_first:
+            return False
+        verdict = decide(self.scores(), self._config.patience)
+        if verdict is None or not verdict.is_over:
+            return False
+        self._say(f"no better for {self._config.patience} validations, ends early")
+        return True
+
+    def choose(self) -> int | None:
+        """The best checkpoint where there is patience; waits until all have been judged."""
+        if not (self._config.patience and self.is_first):
+            return None
+        verdict = decide(self._losses(self.validations()), self._config.patience)
+        if verdict is not None:
+            self._say(f"the checkpoint of step {verdict.best} is the best")
+        return None if verdict is None else verdict.best
+
+    def _losses(self, validations: list[dict[str, Any]]) -> dict[int, float]:
+        config = self._config
+        return held_out_losses(validations, every=config.save_every, last=config.steps)
 
     def validations(self) -> list[dict[str, Any]]:
         """What has been found of every checkpoint; waits for the last one."""
@@ -239,7 +304,7 @@ class _Rank:
 
     def _say(self, line: str) -> None:
         if self.is_first:
-            self._lines.put(f"pretrain {self._key}: {line}")
+            self._lines.put(f"pretrain {self._folder.name}: {line}")
 
 
 def _worker(arguments: Mapping[str, Any]) -> None:
@@ -249,22 +314,36 @@ def _worker(arguments: Mapping[str, Any]) -> None:
     torch.set_num_threads(int(arguments["threads"]))
     config = PretrainConfig(**arguments["config"])
     out, key = Path(arguments["out"]), str(arguments["key"])
-    rank = _Rank(config, key, arguments["lines"], arguments["judge"])
+    working, storage = out / ".checkpoints" / key, arguments["storage"]
+    system = SystemMetrics()
+    rank = _Rank(config, working, arguments["lines"], arguments["judge"], system)
     backbone, examples = _load(config, arguments["corpus"])
     adapter, result = train_adapter(
         config,
         backbone,
         examples,
         run_key=key,
-        folder=out / ".checkpoints" / key,
+        folder=storage,
         on_start=rank.on_start,
         on_step=rank.on_step,
         must_save=rank.must_save,
         on_save=rank.on_save,
+        scores=rank.scores,
+        must_stop=rank.must_stop if config.patience else None,
+        choose=rank.choose,
     )
     if rank.is_first:
-        publish_adapter(config, adapter, result, rank.validations(), out / key)
-        shutil.rmtree(out / ".checkpoints" / key, ignore_errors=True)
+        publish_adapter(
+            config,
+            adapter,
+            result,
+            rank.validations(),
+            out / key,
+            corpus_sha256=manifest_sha256(examples.corpus.place),
+            system=system.points,
+        )
+        drop_checkpoints(storage)
+        shutil.rmtree(working, ignore_errors=True)
 
 
 def _load(config: PretrainConfig, place: Place) -> tuple[Denoiser, PairExamples]:
@@ -284,26 +363,3 @@ def _load_denoiser(config: PretrainConfig) -> Denoiser:
         return warm_denoiser(config.backbone, config.precision)
     dtype = dtype_of(config.precision)
     return load_sharded(config.backbone, dtype=dtype, device=pick_device())
-
-
-def _record(config: PretrainConfig, final: Path, root: Path) -> None:
-    """Write the run to MLflow, once: an outage then is made up for by the next run."""
-    card = load_card(final)
-    curve = json.loads((final / CURVE_NAME).read_text(encoding="utf-8"))
-    tracker = Tracker(root, "dreambooth3d-pretrain")
-    if tracker.find({"artifact_key": card.key}) is not None:
-        return
-    tracker.record(
-        RunRecord(
-            name=card.key,
-            params=asdict(config),
-            tags={
-                "artifact_key": card.key,
-                "pairs": card.parents[0],
-                "sha256": card.weights_sha256,
-            },
-            curves=curves_of(curve),
-            folder=final,
-            model="dreambooth3d-3dapter",
-        )
-    )

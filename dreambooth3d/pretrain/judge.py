@@ -15,6 +15,7 @@ from dreambooth3d.pretrain.validation import Validator
 from dreambooth3d.runtime.backbones import warm_backbone
 
 PICTURES_NAME = "held_out"
+_FOUND_NAME = "validations.json"
 
 
 class Lines(Protocol):
@@ -22,6 +23,15 @@ class Lines(Protocol):
 
     def put(self, line: str) -> None:
         """Add one."""
+
+
+def read_validations(folder: Path) -> list[dict[str, Any]]:
+    """What has been found so far of a training whose working folder this is, by step."""
+    path = folder / _FOUND_NAME
+    found: list[dict[str, Any]] = []
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 class Judge:
@@ -36,23 +46,20 @@ class Judge:
         examples = PairExamples(held_out, backbone, training_side(config, backbone.card))
         self._validator = Validator(config, backbone, examples)
         self._folder, self._lines = folder, lines
-        self._found: dict[int, dict[str, Any]] = {}
-        if self._path.is_file():
-            # Of this training before it was interrupted.
-            known = json.loads(self._path.read_text(encoding="utf-8"))
-            self._found = {row["step"]: row for row in known}
-
-    @property
-    def _path(self) -> Path:
-        return self._folder / "validations.json"
+        # Of this training before it was interrupted.
+        self._found = {row["step"]: row for row in read_validations(folder)}
 
     def judge(self, step: int, weights: Mapping[str, Any]) -> None:
         """Losses and pictures of a checkpoint's weights."""
         self._validator.load(weights)
         validation = self._validator.judge(step)
         self._validator.draw(self._folder / PICTURES_NAME / f"step-{step:06d}.png")
-        self._found[step] = {**asdict(validation), "gain": validation.gain}
-        with publish_file(self._path) as aside:
+        self._found[step] = {
+            **asdict(validation),
+            "loss": validation.loss,
+            "gain": validation.gain,
+        }
+        with publish_file(self._folder / _FOUND_NAME) as aside:
             aside.write_text(json.dumps(self.results()), encoding="utf-8")
         self._lines.put(f"pretrain {self._folder.name}: {validation.line()}")
 

@@ -15,13 +15,14 @@ from dreambooth3d.artifacts.adapter import (
     load_card,
 )
 from dreambooth3d.artifacts.pairs import PairCorpus
+from dreambooth3d.artifacts.place import Place
 from dreambooth3d.artifacts.shard import BLANK_NAME, LATENTS
-from dreambooth3d.errors import ArtifactError, ConfigError
+from dreambooth3d.errors import ArtifactError, ConfigError, RunError
 from dreambooth3d.model.backbone import BackboneCard, Denoiser, Encoders
 from dreambooth3d.model.lora import LoraAdapter, Role
 from dreambooth3d.model.names import from_peft, to_peft
 from dreambooth3d.pretrain.config import PretrainConfig
-from dreambooth3d.training.checkpoint import Checkpoint
+from dreambooth3d.training.checkpoint import Checkpoint, Keeping, load_checkpoint
 from dreambooth3d.training.engine import build_engine
 from dreambooth3d.training.examples import blank_example, encode_example, unpack_example
 from dreambooth3d.training.loop import FitResult, Plan, Progress, fit, resume_point
@@ -165,13 +166,16 @@ def train_adapter(
     examples: PairExamples,
     *,
     run_key: str,
-    folder: Path | None,
+    folder: Path | Place | None,
     on_start: Callable[[int], None] = lambda step: None,
     on_step: Callable[[Progress], None] | None = None,
     must_save: Callable[[int], bool] = lambda step: False,
     on_save: Callable[[Checkpoint], None] = lambda checkpoint: None,
+    scores: Callable[[], Mapping[int, float]] = dict,
+    must_stop: Callable[[], bool] | None = None,
+    choose: Callable[[], int | None] = lambda: None,
 ) -> tuple[Adapter, FitResult]:
-    """Train on this rank; every rank returns the same adapter.
+    """Train on this rank; every rank returns the same adapter, unless the first one chooses.
 
     Args:
         config: of the training.
@@ -180,7 +184,12 @@ def train_adapter(
         run_key: of the adapter; a checkpoint of another one is refused.
         folder: of checkpoints.
         on_start: told how many updates an interrupted training has already.
-        on_step, must_save, on_save: see `training.loop.fit`.
+        on_step, must_save, on_save, scores, must_stop: see `training.loop.fit`.
+        choose: asked at the end for the step whose checkpoint the adapter is made of; None takes
+            the weights of the end.
+
+    Raises:
+        RunError: nothing was learned.
     """
     task = build_task(config, backbone)
     plan = Plan(
@@ -190,6 +199,7 @@ def train_adapter(
         folder=folder,
         save_every=config.save_every,
         average_decay=config.average_decay,
+        keeping=Keeping(newest=config.keep, best=config.keep_best if config.is_validated else 0),
     )
     resume = resume_point(plan)
     on_start(0 if resume is None else resume.step)
@@ -232,9 +242,26 @@ def train_adapter(
         on_step=on_step,
         must_save=must_save,
         on_save=on_save,
+        scores=scores,
+        must_stop=must_stop,
     )
-    weights = task.adapter_weights(result.average or engine.weights())
-    return make_adapter(config, backbone, weights, examples.corpus.key, run_key), result
+    trained, step = result.average or engine.weights(), len(result.losses)
+    if folder is not None and (chosen := choose()) is not None:
+        checkpoint = load_checkpoint(folder, run_key=run_key, step=chosen)
+        assert checkpoint is not None
+        trained, step = checkpoint.average or checkpoint.weights, chosen
+    _check_moved(trained)
+    weights = task.adapter_weights(trained)
+    return make_adapter(config, backbone, weights, examples.corpus.key, run_key, step), result
+
+
+def _check_moved(trained: Mapping[str, Tensor]) -> None:
+    """Refuse an adapter that does nothing: engines can leave what they train untouched."""
+    if not any(bool(weight.any()) for name, weight in trained.items() if "lora_B" in name):
+        raise RunError(
+            "a trained adapter must have learned something, got lora_B of zeros everywhere; "
+            "check that lr is large enough for the steps"
+        )
 
 
 def make_adapter(
@@ -243,8 +270,9 @@ def make_adapter(
     weights: Mapping[Role, Mapping[str, Tensor]],
     corpus_key: str,
     run_key: str,
+    step: int,
 ) -> Adapter:
-    """Describe trained weights with their card; updates of what it started from count as well."""
+    """Describe weights after `step` updates; those of what it started from count as well."""
     start = start_card(config)
     card = AdapterCard(
         kind="3dapter",
@@ -259,7 +287,7 @@ def make_adapter(
         class_noun=None,
         subject=None,
         num_views=1,
-        steps=config.steps + (0 if start is None else start.steps),
+        steps=step + (0 if start is None else start.steps),
         seed=config.seed,
         parents=parents_of(corpus_key, backbone.card, start),
         key=run_key,

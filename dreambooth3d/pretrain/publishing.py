@@ -8,7 +8,8 @@ from typing import Any
 
 from dreambooth3d.artifacts.adapter import Adapter, save_adapter
 from dreambooth3d.artifacts.key import publish
-from dreambooth3d.artifacts.manifest import Manifest
+from dreambooth3d.artifacts.manifest import MANIFEST_NAME, Manifest
+from dreambooth3d.artifacts.place import Place
 from dreambooth3d.artifacts.settings import versioned_fields
 from dreambooth3d.pretrain.config import PretrainConfig
 from dreambooth3d.pretrain.judge import PICTURES_NAME
@@ -25,8 +26,21 @@ def publish_adapter(
     result: FitResult,
     validations: list[dict[str, Any]],
     final: Path,
+    *,
+    corpus_sha256: str,
+    system: Mapping[str, Mapping[int, float]],
 ) -> None:
-    """Publish a trained adapter with its curve, and pictures of held-out pairs beside it."""
+    """Publish a trained adapter with its curve, and pictures of held-out pairs beside it.
+
+    Args:
+        config: of the training.
+        adapter: what came out.
+        result: how the training went.
+        validations: what was found on held-out pairs.
+        final: folder to be.
+        corpus_sha256: of the manifest of the corpus.
+        system: metrics of the machine by name and step.
+    """
     key = final.name
     pictures = final.parent / ".checkpoints" / key / PICTURES_NAME
     with publish(final) as aside:
@@ -39,6 +53,7 @@ def publish_adapter(
             "step_seconds": result.step_seconds,
             "data_share": result.data_share,
             "validations": validations,
+            "system": system,
         }
         (aside / CURVE_NAME).write_text(json.dumps(curve), encoding="utf-8")
         Manifest(
@@ -46,7 +61,11 @@ def publish_adapter(
             key=key,
             config=versioned(config),
             parents=card.parents,
-            outputs={"weights_sha256": card.weights_sha256, "curve": CURVE_NAME},
+            outputs={
+                "weights_sha256": card.weights_sha256,
+                "curve": CURVE_NAME,
+                "pairs_manifest_sha256": corpus_sha256,
+            },
         ).save(aside)
 
 
@@ -58,9 +77,21 @@ def curves_of(curve: Mapping[str, Any]) -> dict[str, Sequence[float] | dict[int,
         curves[f"held_out_loss_{level:g}"] = {row["step"]: row["own"][place] for row in found}
     if found:
         curves["held_out_gain"] = {row["step"]: row["gain"] for row in found}
+    for name, points in curve.get("system", {}).items():
+        curves[name] = {int(step): value for step, value in points.items()}
     return curves
 
 
 def versioned(config: PretrainConfig) -> dict[str, Any]:
     """Settings of the key; what is trained and from where counts as a parent, not by its path."""
-    return {k: v for k, v in versioned_fields(config).items() if k not in ("backbone", "start")}
+    found = {k: v for k, v in versioned_fields(config).items() if k not in ("backbone", "start")}
+    if config.patience:
+        # Where it may end.
+        return found | {"save_every": config.save_every}
+    found.pop("patience")
+    return found
+
+
+def manifest_sha256(corpus: Place) -> str:
+    """Hash of a corpus's manifest: it names every shard with its own."""
+    return (corpus / MANIFEST_NAME).sha256()

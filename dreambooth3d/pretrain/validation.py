@@ -51,6 +51,11 @@ class Validation:
     other: tuple[float, ...]
 
     @property
+    def loss(self) -> float:
+        """Mean over the levels, with the own view."""
+        return sum(self.own) / len(self.own)
+
+    @property
     def gain(self) -> float:
         """By how much of the loss the own view is better, where references must matter."""
         places = [i for i, level in enumerate(LEVELS) if level >= FIRST_LEVEL_OF_GAIN]

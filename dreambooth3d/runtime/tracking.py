@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from dreambooth3d.artifacts.key import exclusive
 
 SERVING_ALIAS = "serving"
+_SCORE_TAG = "score"
 _BATCH = 1000
 
 
@@ -32,8 +33,9 @@ class RunRecord:
         curves: metric name to its value after each step, or to values by step.
         metrics: single numbers.
         folder: artifact folder to log, as `folder_name`; None logs none.
-        model: registered-model name that gets a version with the `serving` alias; None registers
-            nothing.
+        model: registered-model name that gets a version, and the `serving` alias with it unless
+            the version that has it scored better; None registers nothing.
+        score: of the model, higher is better; None where it is not measured: the newest serves.
         is_failed: mark the run as failed.
     """
 
@@ -45,6 +47,7 @@ class RunRecord:
     folder: Path | None = None
     folder_name: str = "adapter"
     model: str | None = None
+    score: float | None = None
     is_failed: bool = False
 
 
@@ -69,6 +72,8 @@ class Tracker:
     def __init__(self, root: Path, experiment: str) -> None:
         for name in ("alembic", "mlflow"):
             logging.getLogger(name).setLevel(logging.WARNING)
+        # A server that is away is found out in seconds, not minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         location = None
         if not uri:
@@ -87,17 +92,38 @@ class Tracker:
             return str(found.experiment_id)
         return str(self._client.create_experiment(experiment, artifact_location=location))
 
-    def start(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> str:
-        """Open a run and return its id."""
+    def start(
+        self,
+        name: str,
+        tags: Mapping[str, str],
+        parent: str | None = None,
+        *,
+        unique: Sequence[str] = (),
+    ) -> str:
+        """Open a run and return its id.
+
+        Args:
+            name: shown in the list of runs.
+            tags: of the run.
+            parent: its id.
+            unique: names of tags; a run with the same values of these, that was ended too early or
+                failed, is gone on with.
+        """
+        if unique and (found := self.find({n: tags[n] for n in unique}, is_finished=False)):
+            for tag, value in tags.items():
+                self._client.set_tag(found, tag, value)
+            return found
         own = {"mlflow.runName": name, **tags}
         if parent is not None:
             own["mlflow.parentRunId"] = parent
         run_id: str = self._client.create_run(self._experiment, tags=own).info.run_id
         return run_id
 
-    def record(self, record: RunRecord, *, parent: str | None = None) -> str:
-        """Write one finished run whole; returns its id."""
-        run_id = self.start(record.name, record.tags, parent)
+    def record(
+        self, record: RunRecord, *, parent: str | None = None, unique: Sequence[str] = ()
+    ) -> str:
+        """Write one finished run whole; returns its id. `unique` is that of `start`."""
+        run_id = self.start(record.name, record.tags, parent, unique=unique)
         self._client.log_batch(
             run_id, params=[Param(k, str(v)[:6000]) for k, v in record.params.items()]
         )
@@ -112,7 +138,7 @@ class Tracker:
         if record.folder is not None:
             self._client.log_artifacts(run_id, str(record.folder), record.folder_name)
         if record.model is not None:
-            self._register(record.model, run_id)
+            self._register(record.model, run_id, record.score)
         self.finish(run_id, is_failed=record.is_failed)
         return run_id
 
@@ -120,23 +146,41 @@ class Tracker:
         """Close a run."""
         self._client.set_terminated(run_id, "FAILED" if is_failed else "FINISHED")
 
-    def find(self, tags: Mapping[str, str]) -> str | None:
-        """Find a finished run with these tags."""
+    def find(self, tags: Mapping[str, str], *, is_finished: bool = True) -> str | None:
+        """Find a run with these tags, a finished one unless told otherwise."""
         clauses = [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
-        clauses.append("attributes.status = 'FINISHED'")
+        clauses += ["attributes.status = 'FINISHED'"] if is_finished else []
         runs: Any = self._client.search_runs(
             [self._experiment], filter_string=" and ".join(clauses), max_results=1
         )
         return runs[0].info.run_id if runs else None
 
-    def _register(self, model: str, run_id: str) -> None:
+    def _register(self, model: str, run_id: str, score: float | None) -> None:
         try:
             self._client.get_registered_model(model)
         except MlflowException:
             self._client.create_registered_model(model)
-        source = f"{self._client.get_run(run_id).info.artifact_uri}/adapter"
-        version = self._client.create_model_version(model, source=source, run_id=run_id)
-        self._client.set_registered_model_alias(model, SERVING_ALIAS, version.version)
+        # A run that was ended too early may have its version already.
+        versions = self._client.search_model_versions(f"name = '{model}' and run_id = '{run_id}'")
+        if versions:
+            version = versions[0].version
+        else:
+            source = f"{self._client.get_run(run_id).info.artifact_uri}/adapter"
+            tags = {} if score is None else {_SCORE_TAG: repr(score)}
+            made = self._client.create_model_version(model, source, run_id=run_id, tags=tags)
+            version = made.version
+        served = self._served_score(model)
+        if score is None or served is None or score >= served:
+            self._client.set_registered_model_alias(model, SERVING_ALIAS, version)
+
+    def _served_score(self, model: str) -> float | None:
+        """Score of the version that serves; None without one, or without a score."""
+        aliases = self._client.get_registered_model(model).aliases
+        if SERVING_ALIAS not in aliases:
+            return None
+        version = self._client.get_model_version(model, aliases[SERVING_ALIAS])
+        found = version.tags.get(_SCORE_TAG)
+        return None if found is None else float(found)
 
 
 def _by_step(values: Sequence[float] | Mapping[int, float]) -> Iterable[tuple[int, float]]:

@@ -1,7 +1,7 @@
 """The loop: batch, loss, step, report, save. Pretraining and personalization both run it."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -9,9 +9,15 @@ from typing import Any
 
 from torch import Tensor
 
+from dreambooth3d.artifacts.place import Place
 from dreambooth3d.errors import RunError
 from dreambooth3d.training.average import WeightAverage
-from dreambooth3d.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from dreambooth3d.training.checkpoint import (
+    Checkpoint,
+    Keeping,
+    load_checkpoint,
+    save_checkpoint,
+)
 from dreambooth3d.training.engine import Engine
 from dreambooth3d.training.settings import OptimConfig
 
@@ -24,16 +30,18 @@ class Plan:
         num_steps: updates of the whole training.
         optim: optimizer settings.
         run_key: names the run; a checkpoint of another run is refused.
-        folder: where checkpoints go; None saves nothing.
+        folder: where checkpoints go, here or in an object store; None saves nothing.
         save_every: updates between checkpoints.
+        keeping: which of them stay.
         average_decay: of the weights' average; 0 keeps none.
     """
 
     num_steps: int
     optim: OptimConfig
     run_key: str
-    folder: Path | None = None
+    folder: Path | Place | None = None
     save_every: int = 100
+    keeping: Keeping = field(default_factory=Keeping)
     average_decay: float = 0.0
 
 
@@ -94,6 +102,8 @@ def fit(
     on_step: Callable[[Progress], None] | None = None,
     must_save: Callable[[int], bool] = lambda step: False,
     on_save: Callable[[Checkpoint], None] = lambda checkpoint: None,
+    scores: Callable[[], Mapping[int, float]] = dict,
+    must_stop: Callable[[], bool] | None = None,
 ) -> FitResult:
     """Train from where `resume` ended, or from the start.
 
@@ -107,6 +117,10 @@ def fit(
         must_save: asked after every update on every rank, and the same on all: whether to save now,
             besides every so many updates.
         on_save: told of every checkpoint, on the first rank.
+        scores: of the checkpoints that have been judged, by step; the lower the better. Asked on
+            the first rank.
+        must_stop: asked on every rank after every so many updates; one that says so ends the
+            training on all. None always trains to the end.
 
     Raises:
         RunError: the loss stopped being a number; the last checkpoint is kept.
@@ -143,9 +157,12 @@ def fit(
             )
         is_due = step + 1 == plan.num_steps or (step + 1) % plan.save_every == 0
         if (must_save(step + 1) or is_due) and plan.folder is not None:
-            saved = _save(engine, plan, losses, average)
+            saved = _gather(engine, plan, losses, average)
             if engine.rank == 0:
+                save_checkpoint(plan.folder, saved, keeping=plan.keeping, scores=scores())
                 on_save(saved)
+        if is_due and must_stop is not None and engine.mean(float(must_stop())) > 0:
+            break
     return FitResult(
         losses=tuple(losses),
         first_step=first,
@@ -162,12 +179,11 @@ def _start_average(engine: Engine, plan: Plan, resume: Checkpoint | None) -> Wei
     return WeightAverage(plan.average_decay, engine.weights() if resume is None else resume.average)
 
 
-def _save(
+def _gather(
     engine: Engine, plan: Plan, losses: list[float], average: WeightAverage | None
 ) -> Checkpoint:
-    """Every rank gathers, the first one writes."""
-    assert plan.folder is not None
-    checkpoint = Checkpoint(
+    """The state of the training now; a call for every rank."""
+    return Checkpoint(
         run_key=plan.run_key,
         step=len(losses),
         losses=tuple(losses),
@@ -175,9 +191,6 @@ def _save(
         optimizer=engine.optimizer_state(),
         average={} if average is None else average.weights,
     )
-    if engine.rank == 0:
-        save_checkpoint(plan.folder, checkpoint)
-    return checkpoint
 
 
 def _check_loss(loss: float, step: int) -> None:

@@ -65,6 +65,25 @@ def test_losses_and_weights_are_those_of_plain_pytorch(process_group: None, stra
         torch.testing.assert_close(engine.optimizer_state()[name], moment, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("strategy", ["single", "ddp", "zero2", "zero3"])
+def test_every_parameter_is_in_one_group_and_clipped(process_group: None, strategy: str) -> None:
+    # DeepSpeed drops an empty group, and does not clip what came as a generator.
+    optim = OptimConfig(lr=1e-3, max_grad_norm=0.25)
+    engine = build_engine(strategy, Line(), optim, batch_share=8)  # type: ignore[arg-type]
+    before = engine.weights()
+    _, norm = engine.update(batch(0), 1e-3)
+    assert norm > optim.max_grad_norm
+    state = engine.optimizer_state()
+    assert set(state) == {f"{m}/{n}" for m in ("exp_avg", "exp_avg_sq") for n in before}
+    # The first moment is a tenth of the gradient that the optimizer got.
+    moments = [value for name, value in state.items() if name.startswith("exp_avg/")]
+    got = torch.cat([moment.flatten() for moment in moments]).norm() / (1 - optim.beta1)
+    assert float(got) == pytest.approx(optim.max_grad_norm, rel=1e-4)
+    after = engine.weights()
+    assert not torch.equal(after["line.weight"], before["line.weight"])
+    assert not torch.equal(after["line.bias"], before["line.bias"])
+
+
 @pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero3"])
 def test_a_batch_in_parts_trains_as_the_whole(process_group: None, strategy: str) -> None:
     _, expected = train("single")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dreambooth3d.errors import ArtifactError, ConfigError, RunError
-from dreambooth3d.training.checkpoint import Checkpoint, load_checkpoint
+from dreambooth3d.training.checkpoint import Checkpoint, load_checkpoint, saved_steps
 from dreambooth3d.training.engine import TorchEngine, build_engine
 from dreambooth3d.training.loop import FitResult, Plan, Progress, fit, format_seconds, resume_point
 from dreambooth3d.training.settings import OptimConfig, OptimizerName
@@ -118,27 +118,26 @@ def test_a_finished_run_trains_no_further(tmp_path: Path) -> None:
     _, result = go_on(tmp_path, seen.append)
     assert seen == []
     assert len(result.losses) == 12
-    assert len(list(tmp_path.glob("step-*"))) == 2
+    assert saved_steps(tmp_path) == [8, 12]
 
 
 def test_a_checkpoint_of_another_run_or_damaged_is_refused(tmp_path: Path) -> None:
     go_on(tmp_path)
     with pytest.raises(ArtifactError, match="must belong to run other, got run"):
         load_checkpoint(tmp_path, run_key="other")
-    newest = sorted(tmp_path.glob("step-*"))[-1]
-    (newest / "weights.safetensors").write_bytes(b"x" * 20)
-    with pytest.raises(ArtifactError, match=newest.name):
+    (tmp_path / "step-00000012.weights.safetensors").write_bytes(b"x" * 20)
+    with pytest.raises(ArtifactError, match="step-00000012"):
         load_checkpoint(tmp_path, run_key="run")
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors"])
-def test_a_flipped_byte_in_a_checkpoint_is_found(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("part", ["weights", "optimizer"])
+def test_a_flipped_byte_in_a_checkpoint_is_found(tmp_path: Path, part: str) -> None:
     go_on(tmp_path)
-    path = sorted(tmp_path.glob("step-*"))[-1] / name
+    path = tmp_path / f"step-00000012.{part}.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ArtifactError, match=f"other bytes in {name}"):
+    with pytest.raises(ArtifactError, match=f"other bytes in {path.name}"):
         load_checkpoint(tmp_path, run_key="run")
 
 
