@@ -24,5 +24,8 @@
 | `video_routes`, `subject_routes`, `routes` | the HTTP interface                          |
 | `refusals` | every failure as an answer of the one form                                  |
 | `site`     | the page                                                                    |
-| `app`      | the Ray Serve application; the only module here that imports ray            |
+| `uploads`  | photos from a client: bounded, decoded, written anew                        |
+| `trainings` | subjects in the making                                                     |
+| `trainer`  | runs the personalize stage for them, in a Ray task                          |
+| `app`      | the Ray Serve application; it and `trainer` alone import ray                |
 """

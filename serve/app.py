@@ -1,8 +1,8 @@
 """The Ray Serve application: `serve run serve.app:app`, or `serve.app:build max_batch=4`.
 
-Two deployments that share only the job table. The ingress answers HTTP and never waits for a clip;
-an engine replica holds the backbone and works in threads of its own, so its event loop stays free
-for health checks.
+Deployments that share only the database. The ingress answers HTTP and never waits for a clip; the
+trainer learns uploaded subjects; an engine replica holds the backbone and works in threads of its
+own, so its event loop stays free for health checks.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from serve.engine import Engine
 from serve.routes import make_api
 from serve.services import open_services
 from serve.settings import ServeSettings
+from serve.trainer import Trainer
 
 _READY_TIMEOUT_S = 5.0
 # Ray kills a replica at the end of its grace; the engine needs some of it to give jobs back.
@@ -50,10 +51,26 @@ class EngineReplica:
             await asyncio.to_thread(self._engine.stop, drain_s=self._drain_s)
 
 
+class TrainerReplica:
+    """Trains uploaded subjects."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self._trainer = Trainer(settings)
+
+    def check_health(self) -> None:
+        """Raise when the thread died; Ray then replaces the replica."""
+        self._trainer.check()
+
+    async def __del__(self) -> None:
+        """Give a running training back before the replica goes."""
+        if hasattr(self, "_trainer"):
+            await asyncio.to_thread(self._trainer.stop)
+
+
 class Ingress:
     """The HTTP interface of one Serve application."""
 
-    def __init__(self, settings: ServeSettings, engine: Any) -> None:
+    def __init__(self, settings: ServeSettings, engine: Any, _trainer: Any) -> None:
         self._engine = engine
         self._services = open_services(
             settings, self._is_ready, is_loopback=is_loopback(_http_host())
@@ -96,6 +113,15 @@ def build(args: ServeSettings) -> ray_serve.Application:
         graceful_shutdown_wait_loop_s=0.5,
         graceful_shutdown_timeout_s=settings.drain_s + _GRACE_MARGIN_S,
     )
+    trainer = ray_serve.deployment(
+        TrainerReplica,
+        name="trainer",
+        ray_actor_options={"num_cpus": 0},
+        health_check_period_s=_HEALTH_PERIOD_S,
+        health_check_timeout_s=_HEALTH_TIMEOUT_S,
+        graceful_shutdown_wait_loop_s=0.5,
+        graceful_shutdown_timeout_s=2 * _GRACE_MARGIN_S,
+    )
     ingress = ray_serve.deployment(
         ray_serve.ingress()(Ingress),
         name="ingress",
@@ -107,7 +133,7 @@ def build(args: ServeSettings) -> ray_serve.Application:
         graceful_shutdown_wait_loop_s=0.5,
         graceful_shutdown_timeout_s=_GRACE_MARGIN_S,
     )
-    return ingress.bind(settings, engine.bind(settings))
+    return ingress.bind(settings, engine.bind(settings), trainer.bind(settings))
 
 
 app = build(ServeSettings())

@@ -5,10 +5,12 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from dreambooth3d.artifacts.subject import DEFAULT_TRIGGER
 from serve.errors import ErrorBody
 from serve.orders import ClipOrder, ClipRules
 from serve.records import Job, Status
 from serve.subjects import ServableSubject
+from serve.trainings import SubjectStatus, Training
 
 _LEAST_POLL_MS, _MOST_POLL_MS = 200, 5000
 
@@ -71,6 +73,14 @@ class VideoList(BaseModel):
     has_more: bool
 
 
+class DeletedSubjectReply(BaseModel):
+    """A subject that is gone, with its photos."""
+
+    id: str
+    object: Literal["subject.deleted"] = "subject.deleted"
+    deleted: Literal[True] = True
+
+
 class DeletedReply(BaseModel):
     """A job that is gone, with its files."""
 
@@ -95,14 +105,15 @@ class SubjectReply(BaseModel):
 
     id: str
     object: Literal["subject"] = "subject"
-    status: Literal["ready", "failed"]
-    progress: Literal[100] = 100
+    name: str = ""
+    status: SubjectStatus
+    progress: int = 100
     created_at: int
     class_noun: str | None
     trigger: str | None
     phrase: str
     num_views: int
-    adapter: SubjectAdapterReply
+    adapter: SubjectAdapterReply | None
     error: ErrorBody | None
 
 
@@ -218,6 +229,26 @@ def subject_reply(subject: ServableSubject, problem: ErrorBody | None) -> Subjec
             steps=card.steps,
         ),
         error=problem,
+    )
+
+
+def training_reply(training: Training) -> SubjectReply:
+    """Describe a subject that has no adapter yet, or never will."""
+    error = training.error_message
+    return SubjectReply(
+        id=training.id,
+        name=training.name,
+        status=training.status,
+        progress=0 if training.is_live else 100,
+        created_at=int(training.created_at),
+        class_noun=training.class_noun,
+        trigger=DEFAULT_TRIGGER,
+        phrase=f"{DEFAULT_TRIGGER} {training.class_noun}",
+        num_views=0,
+        adapter=None,
+        error=None
+        if error is None
+        else ErrorBody(code=training.error_code or "training_failed", message=error),
     )
 
 

@@ -16,6 +16,7 @@ from serve.keys import KeyTable
 from serve.results import ResultStore
 from serve.settings import ServeSettings
 from serve.subjects import ServableSubject, SubjectCatalog
+from serve.trainings import TrainingTable
 
 REFUSALS: dict[int | str, dict[str, Any]] = {"4XX": {"model": ErrorReply}}
 
@@ -28,6 +29,7 @@ class Services:
     rules: orders.ClipRules
     jobs: JobTable
     subjects: SubjectCatalog
+    trainings: TrainingTable
     results: ResultStore
     access: Access
     is_ready: Callable[[], Awaitable[bool]]
@@ -47,7 +49,8 @@ def open_services(
         settings=settings,
         rules=orders.ClipRules.of(read_card(settings.backbone), settings),
         jobs=jobs or JobTable(settings.database_url),
-        subjects=SubjectCatalog(settings.subjects_root),
+        subjects=SubjectCatalog(settings.subjects_root, settings.uploaded_root),
+        trainings=TrainingTable(settings.database_url),
         results=ResultStore(settings.results_root),
         access=Access(modes[settings.require_keys], KeyTable(settings.database_url)),
         is_ready=is_ready,
@@ -71,10 +74,11 @@ By = Annotated[Caller, Depends(_admit)]
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
-def find_subject(given: Services, subject_id: str, *, param: str) -> ServableSubject:
+def find_subject(given: Services, by: Caller, subject_id: str, *, param: str) -> ServableSubject:
     """Find a subject, or refuse with 404."""
     found = given.subjects.get(subject_id) if schema.is_subject_id(subject_id) else None
-    if found is None:
+    training = given.trainings.get(subject_id) if found is not None else None
+    if found is None or (training is not None and training.owner != by.owner):
         message = f"{param} must be a subject's id, got {schema.shown(subject_id)}; "
         raise ApiError(404, "subject_not_found", message + "see /v1/subjects", param=param)
     return found

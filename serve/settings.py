@@ -30,6 +30,10 @@ class ServeSettings(BaseModel):
         poll_s: pause between looks at an empty queue.
         keep_s: how long finished clips are kept.
         drain_s: how long a stopping engine may finish its batch; longer than a clip.
+        pretrained: 3Dapter that uploaded subjects start from, a folder or `tiny`; empty
+            trains them without references.
+        subject_steps: updates of an uploaded subject.
+        max_trainings: uploaded subjects that may wait or train before new ones get 429.
         require_keys: `auto` asks for API keys unless the server listens on loopback alone.
         engine_replicas, engine_cpus, engine_gpus: Ray resources.
     """
@@ -53,6 +57,9 @@ class ServeSettings(BaseModel):
     poll_s: float = Field(default=0.05, gt=0)
     keep_s: float = Field(default=86_400.0, gt=0)
     drain_s: float = Field(default=120.0, ge=0)
+    pretrained: str = "tiny"
+    subject_steps: int = Field(default=400, ge=1)
+    max_trainings: int = Field(default=16, ge=1)
     require_keys: Literal["auto", "always", "never"] = "auto"
     engine_replicas: int = Field(default=1, ge=1)
     engine_cpus: float = Field(default=1.0, ge=0)
@@ -83,6 +90,16 @@ class ServeSettings(BaseModel):
     def subjects_root(self) -> Path:
         """Where `personalize_batch` leaves its batches."""
         return Path(self.runs) / "personalize"
+
+    @property
+    def uploaded_root(self) -> Path:
+        """Where adapters of uploaded subjects are left, as `personalize_batch` would."""
+        return Path(self.runs) / "serve" / "personalize"
+
+    @property
+    def uploads_root(self) -> Path:
+        """Where uploaded photos are kept until their subject is deleted."""
+        return Path(self.runs) / "serve" / "uploads"
 
     @property
     def results_root(self) -> Path:

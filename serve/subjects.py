@@ -40,10 +40,10 @@ class ServableSubject:
 
 
 class SubjectCatalog:
-    """Looks adapters up; safe from several threads."""
+    """Looks adapters up below one or more roots; safe from several threads."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, *roots: Path) -> None:
+        self._roots = roots
         self._lock = Lock()
         self._found: dict[str, ServableSubject] = {}
         self._signature: Signature = ()
@@ -72,16 +72,20 @@ class SubjectCatalog:
             return self._found
 
     def _list_cards(self) -> list[Path]:
-        pointer = self._root / "LATEST"
-        newest = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else ""
-        batches = [p for p in self._root.glob("*/adapters") if not _is_hidden(p.parent)]
-        batches.sort(key=lambda p: (p.parent.name == newest, _stamp(p)[0]), reverse=True)
-        return [
-            card
-            for batch in batches
-            for card in sorted(batch.glob(f"*/{CARD_NAME}"))
-            if not _is_hidden(card.parent)
-        ]
+        return [card for root in self._roots for card in _list_root(root)]
+
+
+def _list_root(root: Path) -> list[Path]:
+    pointer = root / "LATEST"
+    newest = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else ""
+    batches = [p for p in root.glob("*/adapters") if not _is_hidden(p.parent)]
+    batches.sort(key=lambda p: (p.parent.name == newest, _stamp(p)[0]), reverse=True)
+    return [
+        card
+        for batch in batches
+        for card in sorted(batch.glob(f"*/{CARD_NAME}"))
+        if not _is_hidden(card.parent)
+    ]
 
 
 def _is_hidden(path: Path) -> bool:

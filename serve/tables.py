@@ -74,6 +74,25 @@ KEYS = Table(
     Column("per_minute", Integer, nullable=False),
 )
 
+SUBJECTS = Table(
+    "subjects",
+    _METADATA,
+    Column("id", String(64), primary_key=True),
+    Column("owner", String(64), nullable=False, index=True),
+    Column("name", String(64), nullable=False),
+    Column("class_noun", String(64), nullable=False),
+    Column("num_images", Integer, nullable=False),
+    Column("num_references", Integer, nullable=False),
+    Column("status", String(16), nullable=False, index=True),
+    Column("attempts", Integer, nullable=False),
+    Column("lease_owner", String(64), index=True),
+    Column("lease_expires", Double),
+    Column("created_at", Double, nullable=False),
+    Column("finished_at", Double),
+    Column("error_code", String(64)),
+    Column("error_message", Text),
+)
+
 _BUSY_S = 30
 _TURN = 3_161_972
 _NUM_TRIES = 20

@@ -138,7 +138,7 @@ def delete_video(video_id: str, given: Given, by: By) -> replies.DeletedReply:
 def _submit(given: Services, by: Caller, asked: schema.VideoCreate, key: str | None) -> Job:
     card = None
     if asked.subject is not None:
-        card = find_subject(given, asked.subject, param="subject").card
+        card = find_subject(given, by, asked.subject, param="subject").card
         orders.check_adapter(card, given.rules)
     order = orders.resolve(asked, given.rules, card)
     new = NewJob(

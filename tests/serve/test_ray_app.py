@@ -12,6 +12,7 @@ import httpx
 import psutil
 import pytest
 import ray
+from PIL import Image
 from ray import serve as ray_serve
 
 from serve.settings import ServeSettings
@@ -32,7 +33,8 @@ def http(settings: ServeSettings) -> Iterator[httpx.Client]:
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         ray_serve.start(http_options={"host": "127.0.0.1", "port": port})
-        ray_serve.run(build(settings.model_copy(update={"drain_s": 5.0})))
+        changes = {"drain_s": 5.0, "pretrained": "", "subject_steps": 2}
+        ray_serve.run(build(settings.model_copy(update=changes)))
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
             yield client
         ray_serve.shutdown()
@@ -52,6 +54,12 @@ def engine_process() -> psutil.Process:
     name = "ServeReplica:default:engine"
     mine = psutil.Process().children(recursive=True)
     return next(p for p in mine if p.is_running() and name in " ".join(p.cmdline()))
+
+
+def photo(color: str) -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", (48, 40), color).save(data, format="JPEG")
+    return data.getvalue()
 
 
 def test_a_clip_and_a_lost_engine_under_ray_serve(
@@ -80,3 +88,18 @@ def test_a_clip_and_a_lost_engine_under_ray_serve(
     assert http.get("/healthz").status_code == 200
     video = wait(lambda: http.get(where).json(), lambda v: v["status"] not in RUNNING)
     assert (video["status"], video["attempts"]) == ("completed", 2)
+
+    files = [("images[]", ("a.jpg", photo(color))) for color in ("red", "green")]
+    sent = http.post("/v1/subjects", files=files, data={"class_noun": "mug", "name": "mine"})
+    assert sent.status_code == 202, sent.text
+    home = sent.headers["location"]
+    subject = wait(
+        lambda: http.get(home).json(), lambda s: s["status"] not in ("queued", "training")
+    )
+    assert (subject["status"], subject["adapter"]["steps"]) == ("ready", 2), subject
+    asked = {"prompt": "a [sks mug]", "subject": subject["id"], "num_inference_steps": 2}
+    where = http.post("/v1/videos", json=asked).headers["location"]
+    video = wait(lambda: http.get(where).json(), lambda v: v["status"] not in RUNNING)
+    assert (video["status"], video["subject"]) == ("completed", subject["id"])
+    assert http.delete(home).json()["deleted"]
+    assert http.get(home).status_code == 404

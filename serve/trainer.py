@@ -1,0 +1,105 @@
+"""Trains uploaded subjects: claims a row, runs the personalize stage in a Ray task, reports."""
+
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from sqlalchemy.exc import SQLAlchemyError
+
+from dreambooth3d.artifacts.adapter import find_adapter
+from dreambooth3d.artifacts.image import list_images
+from dreambooth3d.artifacts.subject import Subject
+from dreambooth3d.errors import Dreambooth3dError, RunError
+from dreambooth3d.personalize import job
+from dreambooth3d.personalize.config import PersonalizeConfig
+from serve.settings import ServeSettings
+from serve.trainings import Training, TrainingTable
+
+_logger = logging.getLogger(__name__)
+_LEASE_S = 60.0
+_LOOK_S = 1.0
+_STOP_S = 10.0
+
+
+class Trainer:
+    """One training at a time; the task itself may use every worker that Ray has."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self._settings = settings
+        self._table = TrainingTable(settings.database_url)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="trainer", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise a `RunError` when the thread has died."""
+        if not self._stopping.is_set() and not self._thread.is_alive():
+            raise RunError("the trainer's thread must be running, got ended; restart it")
+
+    def stop(self) -> None:
+        """Give a running training back; its checkpoint stays."""
+        self._stopping.set()
+        self._thread.join(_STOP_S)
+
+    def _work(self) -> None:
+        while not self._stopping.wait(_LOOK_S):
+            try:
+                training = self._table.claim(lease_s=_LEASE_S)
+                if training is not None:
+                    self._train(training)
+            except SQLAlchemyError:
+                _logger.exception("the table of trainings cannot be used; trying again")
+
+    def _train(self, training: Training) -> None:
+        _logger.info("subject %s: training begins", training.id)
+        task = ray.remote(num_cpus=0, max_retries=0)(personalize).remote(self._settings, training)
+        if not self._watch(training, task):
+            ray.cancel(task, force=True, recursive=True)
+            if self._stopping.is_set():
+                self._table.release(training)
+            return
+        try:
+            error = ray.get(task)
+        except RayError:
+            _logger.exception("subject %s", training.id)
+            error = "a training must end, got its worker lost; send the photos again"
+        self._table.finish(training, error=error)
+        _logger.info("subject %s: training ended, %s", training.id, error or "ready")
+
+    def _watch(self, training: Training, task: Any) -> bool:
+        """Wait for the end; False when the subject is no longer wanted or we have to go."""
+        while not ray.wait([task], timeout=_LOOK_S)[0]:
+            if self._stopping.is_set() or not self._table.extend(training, lease_s=_LEASE_S):
+                return False
+        return True
+
+
+def personalize(settings: ServeSettings, training: Training) -> str | None:
+    """Train one subject as `personalize_batch` does; return why it failed, None when it did not."""
+    photos = settings.uploads_root / training.id
+    try:
+        config = PersonalizeConfig(
+            backbone=settings.backbone,
+            steps=settings.subject_steps,
+            method="joint" if settings.pretrained else "3dreambooth",
+        )
+        subject = Subject(
+            id=training.id,
+            class_noun=training.class_noun,
+            images=list_images(photos / "images"),
+            references=list_images(photos / "references"),
+        )
+        _, (outcome,) = job.run(
+            config, [subject], _pretrained(settings), settings.uploaded_root, report=_logger.info
+        )
+    except Dreambooth3dError:
+        _logger.exception("subject %s", training.id)
+        return "a subject must be trainable on this server, got a refusal; ask the operator"
+    return outcome.error.replace(str(photos), "") or None
+
+
+def _pretrained(settings: ServeSettings) -> Path | None:
+    return find_adapter(settings.pretrained) if settings.pretrained else None
