@@ -1,9 +1,8 @@
 """What became of the subjects of a batch: one record each, a printable line, the result table."""
 
-import csv
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from PIL import Image
 
@@ -49,24 +48,45 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one subject."""
+    """What became of one subject.
+
+    Attributes:
+        subject: its id.
+        status: trained; kept: trained by an earlier run; failed; or stopped with its batch.
+        key, sha256: of the adapter.
+        method: it was trained with.
+        steps: updates.
+        first_loss, last_loss: means over the first and the last tenth of the updates.
+        seconds: of the updates.
+        cost_seconds: core- or GPU-seconds.
+        identity_before, identity_after: on held-out views; None where not measured.
+        best_step: whose weights the adapter holds.
+        attempts: workers that had it.
+        adapter: relative to the batch folder.
+        error: why there is no adapter.
+    """
 
     subject: str
-    status: str  # trained, kept (trained by an earlier run) or failed
+    status: Literal["trained", "kept", "failed", "stopped"]
     key: str
     method: str
     steps: int
     first_loss: float | None
     last_loss: float | None
     seconds: float
-    adapter: str  # relative to the batch folder
+    cost_seconds: float = 0.0
+    identity_before: float | None = None
+    identity_after: float | None = None
+    best_step: int = 0
+    attempts: int = 1
+    adapter: str
     sha256: str
     error: str = ""
 
     @property
     def is_failed(self) -> bool:
         """Whether there is no adapter."""
-        return self.status == "failed"
+        return self.status in ("failed", "stopped")
 
 
 def failed(config: PersonalizeConfig, subject: Subject, key: str, error: str) -> Outcome:
@@ -86,8 +106,16 @@ def failed(config: PersonalizeConfig, subject: Subject, key: str, error: str) ->
     )
 
 
+def stopped(config: PersonalizeConfig, subject: Subject, key: str) -> Outcome:
+    """Describe a subject that was stopped with its batch, and can go on."""
+    found = failed(config, subject, key, "stopped and saved; the same command goes on from there")
+    return replace(found, status="stopped")
+
+
 def describe(outcome: Outcome) -> str:
     """One printable line."""
+    if outcome.status == "stopped":
+        return f"{outcome.subject}: {outcome.error}"
     if outcome.is_failed:
         return f"{outcome.subject}: FAILED: {outcome.error}"
     if outcome.first_loss is None or outcome.last_loss is None:
@@ -96,12 +124,3 @@ def describe(outcome: Outcome) -> str:
         f"{outcome.subject}: {outcome.steps} steps, loss {outcome.first_loss:.4f} -> "
         f"{outcome.last_loss:.4f}, {outcome.seconds:.0f} s"
     )
-
-
-def write_table(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Write the result table of a batch as CSV."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(Outcome.__dataclass_fields__))
-        writer.writeheader()
-        for outcome in outcomes:
-            writer.writerow(asdict(outcome) | {"status": "ready"})
