@@ -5,6 +5,13 @@ from benchmarks.serve_cancel import steps_after_cancel
 from benchmarks.serve_chaos import NUM_JOBS, num_ended_once
 from benchmarks.serve_database import postgresql
 from benchmarks.serve_engine import batching_gain, worst_difference
+from benchmarks.serve_load import (
+    failed_in_redeploy,
+    official_client_steps,
+    overhead_seconds,
+    status_p99_seconds,
+)
+from benchmarks.serve_requests import num_wrongly_answered
 
 
 def nothing_lost(seed: int) -> float:
@@ -19,9 +26,14 @@ def nothing_lost_postgresql(seed: int) -> float:
 
 
 ROWS = (
+    Row(name="contract", measure=official_client_steps, rule="==", bar=8),
     Row(name="nothing_lost", measure=nothing_lost, rule="==", bar=NUM_JOBS),
     Row(name="nothing_lost_postgresql", measure=nothing_lost_postgresql, rule="==", bar=NUM_JOBS),
     Row(name="cancel", measure=steps_after_cancel, rule="<=", bar=1),
     Row(name="batch_invariance", measure=worst_difference, rule="<=", bar=1e-4),
     Row(name="batching_pays", measure=batching_gain, rule=">=", bar=2),
+    Row(name="overhead", measure=overhead_seconds, rule="<=", bar=0.05),
+    Row(name="load", measure=status_p99_seconds, rule="<=", bar=0.25),
+    Row(name="drain", measure=failed_in_redeploy, rule="==", bar=0),
+    Row(name="bad_input", measure=num_wrongly_answered, rule="==", bar=0),
 )

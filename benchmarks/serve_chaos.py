@@ -46,8 +46,9 @@ def num_ended_once(
         server = Server(
             home=home,
             log="serve-chaos",
+            database=url,
             settings={
-                "database": url, "engine_replicas": 2, "engine_cpus": 0.5, "max_batch": 4,
+                "engine_replicas": 2, "engine_cpus": 0.5, "max_batch": 4,
                 "lease_s": 6.0, "drain_s": 20.0, "max_queued": 2 * num_jobs,
             },
         )  # fmt: skip

@@ -1,6 +1,7 @@
 """A server under Ray Serve in processes of its own, to be stopped, killed and started again."""
 
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from benchmarks.processes import end_all, family, wait_until
 from benchmarks.serve_subjects import free_port
 
 _START_SECONDS, _STOP_SECONDS = 240.0, 120.0
+_DASHBOARD_PORT = re.compile(r"dashboard/dashboard\.py .*--port=(\d+)")
 _REPLICA = "ray::ServeReplica:dreambooth3d:engine"
 
 
@@ -30,12 +32,14 @@ class Server:
         home: folder of jobs, subjects and clips.
         settings: arguments of `serve.app:build`.
         log: name below runs/proof.
+        database: SQLAlchemy URL; Serve logs arguments, so that a password must not be one.
         host: address it listens on; keys are asked for unless it is loopback.
     """
 
     home: Path
     settings: Mapping[str, str | int | float]
     log: str
+    database: str = ""
     host: str = "127.0.0.1"
     port: int = field(default_factory=free_port)
     _process: "subprocess.Popen[bytes] | None" = None
@@ -55,7 +59,8 @@ class Server:
                 [str(Path(sys.executable).parent / "serve"), "run", str(config)],
                 cwd=ROOT,
                 # Never a cluster that somebody else has running on this machine.
-                env=environment() | {"RAY_ADDRESS": "local", "RAY_DEDUP_LOGS": "0"},
+                env=environment()
+                | {"RAY_ADDRESS": "local", "DREAMBOOTH3D_DATABASE": self.database},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -96,6 +101,15 @@ class Server:
     def engines(self) -> list[psutil.Process]:
         """The engine replicas that run now."""
         return [process for process in self.processes() if _title(process).startswith(_REPLICA)]
+
+    @property
+    def dashboard(self) -> str:
+        """Address that `serve deploy` talks to; another Ray here may hold the usual port."""
+        for process in self.processes():
+            found = _DASHBOARD_PORT.search(_title(process))
+            if found:
+                return f"http://127.0.0.1:{found[1]}"
+        raise ChildProcessError("Ray's dashboard must run beside the server, got none")
 
     def kill_engine(self, choose: random.Random) -> bool:
         """`kill -9` one engine replica; False when none runs."""
