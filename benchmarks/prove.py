@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.backbone import ROWS as BACKBONE
 from benchmarks.journey import ROWS as JOURNEY
 from benchmarks.pairs import ROWS as PAIRS
+from benchmarks.personalize import ROWS as PERSONALIZE
 from benchmarks.pretrain import ROWS as PRETRAIN
 from benchmarks.rows import Row, RowSkippedError
 from benchmarks.serve import ROWS as SERVE
@@ -26,6 +27,7 @@ STAGES: dict[str, tuple[Row, ...]] = {
     "backbone": BACKBONE,
     "journey": JOURNEY,
     "pairs": PAIRS,
+    "personalize": PERSONALIZE,
     "pretrain": PRETRAIN,
     "serve": SERVE,
 }

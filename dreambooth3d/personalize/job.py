@@ -284,8 +284,11 @@ class _Batch:
             if outcome is None:
                 self._board.lose(turn.subject.id)
                 continue
-            self.ended.add(outcome.subject)
-            self._board.end(outcome.subject, is_failed=outcome.status == "failed")
+            if outcome.status == "stopped":
+                self._board.lose(outcome.subject)
+            else:
+                self.ended.add(outcome.subject)
+                self._board.end(outcome.subject, is_failed=outcome.is_failed)
             if not is_stopping:
                 # A slot must not wait for the books.
                 self._fill()

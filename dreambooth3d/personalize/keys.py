@@ -13,7 +13,7 @@ from dreambooth3d.personalize.config import PersonalizeConfig
 from dreambooth3d.personalize.personalize import resolve
 from dreambooth3d.training.checkpoint import saved_steps
 
-STAGE, REVISION = "personalize", 1
+STAGE, REVISION = "personalize", 2
 CURVE_NAME = "curve.json"
 
 
