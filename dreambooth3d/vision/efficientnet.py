@@ -26,6 +26,8 @@ _STAGES = (
     (1, 3, 1, 6, 320),
 )
 _STEM, _HEAD, _CLASSES, _BN_EPS = 32, 1280, 1000, 1e-3
+# The last ones of 8 and of 16 pixels a place.
+_MIDDLE_BLOCKS = (4, 10)
 
 
 class _SameConv(nn.Conv2d):
@@ -87,10 +89,18 @@ class EfficientNetLite0(nn.Module):
 
     def feature_map(self, x_BCHW: Tensor) -> Tensor:
         """Last feature map, (B, 1280, H / 32, W / 32) rounded up."""
+        return self.feature_maps(x_BCHW)[-1]
+
+    def feature_maps(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Feature maps of 40, 112 and 1280 channels, of 8, 16 and 32 pixels a place."""
         h = F.relu6(self._bn0(self._conv_stem(x_BCHW)))
-        for block in self._blocks:
+        middle = []
+        for index, block in enumerate(self._blocks):
             h = block(h)
-        return F.relu6(self._bn1(self._conv_head(h)))
+            if index in _MIDDLE_BLOCKS:
+                middle.append(h)
+        fine, coarse = middle
+        return fine, coarse, F.relu6(self._bn1(self._conv_head(h)))
 
     def features(self, x_BCHW: Tensor) -> Tensor:
         """Global average of the last feature map, (B, 1280)."""

@@ -1,9 +1,9 @@
 """Cut out the object of a photo without asking anyone: GrabCut started from a prior.
 
 Rother et al. 2004, "GrabCut", as OpenCV has it. A person's rectangle is replaced by where the
-object probably is (`saliency`); pieces and holes are then kept or filled by the same prior, and
-what does not look like an object in front of a background is refused. Parts in the background's
-own colours (black wheels in their shadow, a steel lid before gray) are lost.
+object probably is (`saliency`). Parts in the background's own colours (black wheels in their
+shadow, a steel lid before gray) are lost at first; a network's features bring many of them back
+(`evidence`), and where they contradict the colours the photo is refused (`consensus`).
 """
 
 import cv2
@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dreambooth3d.vision.consensus import agree
 from dreambooth3d.vision.matting import soften
-from dreambooth3d.vision.pieces import Mask, holes_of, label_pieces, sums_by_piece
-from dreambooth3d.vision.saliency import Pixels, object_prior
+from dreambooth3d.vision.pieces import Mask
+from dreambooth3d.vision.saliency import Pixels, look_at
 from dreambooth3d.vision.standout import require_standout
+from dreambooth3d.vision.tidy import frame_of, otsu, tidied
 
 # Long sides: on which the prior is made, the object is found, and its outline is drawn. Found on
 # more pixels, texture takes over (mean overlap with good masks 0.91 at 224, 0.90 at 320).
@@ -23,12 +25,6 @@ _COARSE_ITERATIONS, _FINE_ITERATIONS = 2, 1
 _SEED = 1
 # Of Otsu's threshold of the prior: above the first an object is assumed, below the second none.
 _OBJECT_FROM, _NOTHING_BELOW = 0.8, 0.24
-# Of the picture's side: never the object.
-_FRAME_SHARE = 0.03
-# Pieces with less than this share of the largest one's prior are dropped.
-_PIECE_SHARE = 0.15
-# Holes are filled that are tiny beside the object, or that the prior takes for the object.
-_HOLE_SHARE, _HOLE_PRIOR = 0.005, 0.6
 # How far, in coarse pixels, the outline may still move, and what is looked at around it.
 _BAND, _BAND_MARGIN = 3, 6
 
@@ -37,18 +33,21 @@ def cut_by_grabcut(image: Image.Image) -> NDArray[np.float32]:
     """Return the alpha of the object, (H, W), 0 to 1.
 
     Raises:
-        RefusedError: `no_object`: nothing stands out from its surroundings.
+        RefusedError: `no_object`: nothing stands out from its surroundings; `uncertain_cut`:
+            something does, but where it ends is uncertain.
     """
     cv2.setNumThreads(1)
     opaque = image.convert("RGB")
-    prior = object_prior(_copy(opaque, _PRIOR_SIDE))
+    sight = look_at(_copy(opaque, _PRIOR_SIDE))
     pixels = _copy(opaque, _COARSE_SIDE)
     size = (pixels.shape[1], pixels.shape[0])
-    coarse_prior = np.asarray(cv2.resize(prior, size, interpolation=cv2.INTER_AREA), np.uint8)
-    mask = _cut(pixels, _first_labels(coarse_prior), _COARSE_ITERATIONS)
-    mask = _filled(_significant(mask, coarse_prior), coarse_prior)
-    require_standout(mask, pixels, coarse_prior)
-    return soften(_redrawn(mask, _copy(opaque, _FINE_SIDE)), opaque)
+    prior = np.asarray(cv2.resize(sight.prior_HW, size, interpolation=cv2.INTER_AREA), np.uint8)
+    first = tidied(_cut(pixels, _first_labels(prior), _COARSE_ITERATIONS), prior)
+    require_standout(first, pixels, prior)
+    found = agree(first, prior, pixels, sight.features_CHW)
+    require_standout(found.mask_HW, pixels, prior)
+    found.require_agreement()
+    return soften(_redrawn(found.mask_HW, _copy(opaque, _FINE_SIDE)), opaque)
 
 
 def _copy(image: Image.Image, side: int) -> Pixels:
@@ -74,13 +73,11 @@ def _cut(pixels_HWC: Pixels, labels_HW: Pixels, iterations: int) -> Mask:
 
 
 def _first_labels(prior_HW: Pixels) -> Pixels:
-    threshold = _otsu(prior_HW)
+    threshold = otsu(prior_HW)
     labels = np.full(prior_HW.shape, cv2.GC_PR_BGD, dtype=np.uint8)
     labels[prior_HW > threshold * _OBJECT_FROM] = cv2.GC_PR_FGD
     labels[prior_HW < threshold * _NOTHING_BELOW] = cv2.GC_BGD
-    deep = max(1, round(_FRAME_SHARE * max(prior_HW.shape)))
-    for edge in (labels[:deep], labels[-deep:], labels[:, :deep], labels[:, -deep:]):
-        edge[:] = cv2.GC_BGD
+    labels[frame_of(*prior_HW.shape)] = cv2.GC_BGD
     return labels
 
 
@@ -109,26 +106,3 @@ def _window(mask_HW: Mask, margin: int) -> tuple[slice, slice]:
     rows, columns = np.nonzero(mask_HW)
     top, left = max(0, rows.min() - margin), max(0, columns.min() - margin)
     return slice(top, rows.max() + 1 + margin), slice(left, columns.max() + 1 + margin)
-
-
-def _otsu(prior_HW: Pixels) -> float:
-    threshold, _ = cv2.threshold(prior_HW, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    return float(threshold)
-
-
-def _significant(mask_HW: Mask, prior_HW: Pixels) -> Mask:
-    """Keep the pieces that carry much of the prior."""
-    labels_HW, areas = label_pieces(mask_HW)
-    weights = sums_by_piece(labels_HW, prior_HW, len(areas))
-    weights[0] = 0
-    return np.asarray((weights > _PIECE_SHARE * weights.max())[labels_HW], dtype=np.bool_)
-
-
-def _filled(mask_HW: Mask, prior_HW: Pixels) -> Mask:
-    """Fill holes that are no holes of the object."""
-    labels_HW, areas = label_pieces(holes_of(mask_HW), connectivity=4)
-    means = sums_by_piece(labels_HW, prior_HW, len(areas)) / np.maximum(areas, 1)
-    is_filled = areas < _HOLE_SHARE * mask_HW.sum()
-    is_filled |= means > _HOLE_PRIOR * _otsu(prior_HW)
-    is_filled[0] = False
-    return np.asarray(mask_HW | is_filled[labels_HW], dtype=np.bool_)

@@ -20,6 +20,7 @@ GateReason: TypeAlias = Literal[
     "too_small",
     "bad_aspect",
     "no_object",
+    "uncertain_cut",
     "object_too_small",
     "object_too_large",
     "object_cut",

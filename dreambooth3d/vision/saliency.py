@@ -5,6 +5,8 @@ classifier answer, and is seldom in a corner. Each cue alone fails on ordinary p
 the horizon is walled off, too); their product seldom does.
 """
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dreambooth3d.vision.efficientnet import load_efficientnet
+from dreambooth3d.vision.threads import one_thread
 
 Pixels = NDArray[np.uint8]
 Map = NDArray[np.float32]
@@ -32,26 +35,39 @@ _SEMANTIC_FLOOR, _COLOUR_FLOOR = 0.15, 0.1
 _NEIGHBOURS = 8
 
 
-def object_prior(pixels_HWC: Pixels) -> Pixels:
-    """Say of each pixel of the halved picture how likely it is part of the object, 0 to 255.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sight:
+    """What is seen of a picture at first.
+
+    Attributes:
+        prior_HW: how likely each pixel of the halved picture is part of the object, 0 to 255.
+        features_CHW: the classifier's, of shapes and textures, a place for 8 x 8 pixels; each of
+            its two maps has mean 0 and variance 1 in all.
+    """
+
+    prior_HW: Pixels
+    features_CHW: Tensor
+
+
+def look_at(pixels_HWC: Pixels) -> Sight:
+    """Guess where the object is.
 
     Args:
         pixels_HWC: RGB; about 576 pixels a side. The classifier sees them all, and half of them:
             parts of things in the large picture, whole things in the small one.
-
-    Returns:
-        (H / 2, W / 2), rounded down.
     """
     height, width = pixels_HWC.shape[0] // 2, pixels_HWC.shape[1] // 2
     halved = cv2.resize(pixels_HWC, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
     grid = _on_grid(halved)
     colour = _normalised(_enlarged(barrier_distance(grid) + border_contrast(grid), height, width))
-    cues = [*_semantic_cues(halved), *_semantic_cues(pixels_HWC)]
+    large_maps = _feature_maps(pixels_HWC)
+    cues = [*_semantic_cues(_feature_maps(halved)[-1]), *_semantic_cues(large_maps[-1])]
     semantic = _normalised(np.stack([_enlarged(cue, height, width) for cue in cues]).sum(axis=0))
     centre = centre_weight(height, width)
     product = (semantic + _SEMANTIC_FLOOR) * (colour + _COLOUR_FLOOR) * centre
     # Eight bits: what libraries round differently in the last digit is the same afterwards.
-    return np.rint(_normalised(product) * 255).astype(np.uint8)
+    prior_HW = np.rint(_normalised(product) * 255).astype(np.uint8)
+    return Sight(prior_HW=prior_HW, features_CHW=_joined(*large_maps[:2]))
 
 
 def barrier_distance(lab_HWC: Map) -> Map:
@@ -138,21 +154,32 @@ def _strip_distance(lab_HWC: Map, strip_NC: Map) -> Map:
     return np.asarray(np.sqrt(np.maximum(squared, 0)), dtype=np.float32)
 
 
+@one_thread()
 @torch.no_grad()
-def _semantic_cues(pixels_HWC: Pixels) -> list[Map]:
+def _feature_maps(pixels_HWC: Pixels) -> tuple[Tensor, Tensor, Tensor]:
+    x_BCHW = torch.from_numpy(pixels_HWC.copy()).permute(2, 0, 1)[None].float()
+    return load_efficientnet().feature_maps((x_BCHW - 127) / 128)
+
+
+@one_thread()
+@torch.no_grad()
+def _semantic_cues(h_BCHW: Tensor) -> list[Map]:
     """Ask the classifier: class evidence, activity, and unlikeness to the border, (h, w) each."""
-    threads = torch.get_num_threads()
-    # One thread: sums are added in the same order everywhere.
-    torch.set_num_threads(1)
-    try:
-        model = load_efficientnet()
-        x_BCHW = torch.from_numpy(pixels_HWC.copy()).permute(2, 0, 1)[None].float()
-        h_BCHW = model.feature_map((x_BCHW - 127) / 128)
-        activity = h_BCHW.sum(dim=1)[0]
-        cues = (model.class_evidence(h_BCHW)[0], activity - activity.min(), _unlike_border(h_BCHW))
-        return [cue.clamp(min=0).numpy() for cue in cues]
-    finally:
-        torch.set_num_threads(threads)
+    activity = h_BCHW.sum(dim=1)[0]
+    evidence = load_efficientnet().class_evidence(h_BCHW)[0]
+    cues = (evidence, activity - activity.min(), _unlike_border(h_BCHW))
+    return [cue.clamp(min=0).numpy() for cue in cues]
+
+
+def _joined(fine_BCHW: Tensor, coarse_BCHW: Tensor) -> Tensor:
+    """Put two maps on the finer one's grid, both equally loud."""
+    size = fine_BCHW.shape[2:]
+    coarse_BCHW = F.interpolate(coarse_BCHW, size=size, mode="bilinear", align_corners=False)
+    maps = []
+    for h_BCHW in (fine_BCHW, coarse_BCHW):
+        apart = h_BCHW[0] - h_BCHW[0].mean(dim=(1, 2), keepdim=True)
+        maps.append(apart / apart.square().mean(dim=(1, 2)).sum().clamp(min=1e-12).sqrt())
+    return torch.cat(maps)
 
 
 def _unlike_border(h_BCHW: Tensor) -> Tensor:

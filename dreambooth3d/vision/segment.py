@@ -5,7 +5,7 @@
 | `auto`     | the first of `alpha`, `plain`, `grabcut` that applies | nothing more         |
 | `alpha`    | the alpha channel                                     | nothing more         |
 | `plain`    | what differs from a backdrop of one colour            | nothing more         |
-| `grabcut`  | what stands out from its surroundings                 | nothing more         |
+| `grabcut`  | what surely stands out from its surroundings          | nothing more         |
 | `birefnet` | what a network trained on masks says                  | onnxruntime, weights |
 
 Whatever the name, a picture that comes with an alpha channel keeps it: somebody knew better.
@@ -36,7 +36,7 @@ class Segmenter(Protocol):
         """Return the object's alpha (H, W), 0 to 1, of an RGB or RGBA picture.
 
         Raises:
-            RefusedError: `no_object`.
+            RefusedError: `no_object`, or `uncertain_cut` of `auto` and `grabcut`.
         """
 
 

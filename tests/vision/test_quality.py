@@ -31,6 +31,10 @@ from dreambooth3d.vision.quality import (
 from dreambooth3d.vision.refusal import RefusedError
 
 RULES = QualityRules()
+WHOLE = QualityRules(max_cut_share=0.05)
+GOOD = PictureMeasures(
+    sharpness=500.0, dark_share=0.0, bright_share=0.0, brightness=120.0, colour_spread=30.0
+)
 
 
 def refusal(call: Callable[[], None]) -> str:
@@ -55,16 +59,27 @@ def blurred(image: Image.Image, share: float) -> Image.Image:
     return image.filter(ImageFilter.GaussianBlur(share * max(image.size)))
 
 
+def refusal_or_none(
+    image: Image.Image, measures: PictureMeasures, mask: NDArray[np.bool_], rules: QualityRules
+) -> str | None:
+    """Hold a picture against all rules; return why it is refused."""
+    try:
+        require_size(*image.size, rules)
+        require_picture(measures, rules)
+        require_object(measure_object(mask), rules)
+    except RefusedError as error:
+        return error.reason
+    return None
+
+
 @pytest.mark.parametrize("seed", range(0, 60, 5))
 def test_embedded_renders_pass(seed: int) -> None:
     image, mask = render(seed)
-    require_size(*image.size, RULES)
-    require_picture(measure_picture(image, mask), RULES)
-    require_object(measure_object(mask), QualityRules(max_cut_share=0.05))
+    assert refusal_or_none(image, measure_picture(image, mask), mask, WHOLE) is None
     scene = make_scene(make_subject(seed), seed, num_frames=1)
     frames, masks = render_scene(scene, size=64)
-    require_picture(measure_picture(Image.fromarray(frames[0])), RULES)
-    require_object(measure_object(masks[0]), RULES)
+    frame = Image.fromarray(frames[0])
+    assert refusal_or_none(frame, measure_picture(frame), masks[0], RULES) is None
 
 
 def test_real_photos_pass_and_blurred_dark_and_overexposed_ones_do_not(shared: Path) -> None:
@@ -72,8 +87,8 @@ def test_real_photos_pass_and_blurred_dark_and_overexposed_ones_do_not(shared: P
     assert len(photos) == 27
     for path in photos:
         image = Image.open(path).convert("RGB")
-        require_size(*image.size, RULES)
-        require_picture(measure_picture(image), RULES)
+        middle = rectangle(image.height, image.width, slice(200, 500), slice(200, 500))
+        assert refusal_or_none(image, measure_picture(image), middle, RULES) is None
     for path in photos[::5]:
         image = Image.open(path).convert("RGB")
         made = {
@@ -89,8 +104,7 @@ def test_real_references_pass(shared: Path) -> None:
     for path in sorted((shared / "subjects").glob("*/references/*.png"))[::3]:
         image = Image.open(path).convert("RGB")
         mask = cut_from_backdrop(image) > 0.5
-        require_picture(measure_picture(image, mask), RULES)
-        require_object(measure_object(mask), QualityRules(max_cut_share=0.05))
+        assert refusal_or_none(image, measure_picture(image, mask), mask, WHOLE) is None
         soft = measure_picture(blurred(image, 0.01), mask)
         assert refusal(lambda soft=soft: require_picture(soft, RULES)) == "blurred"
 
@@ -121,9 +135,14 @@ def test_sizes(width: int, height: int, reason: str) -> None:
     assert refusal(lambda: require_size(width, height, RULES)) == reason
 
 
-def test_sizes_at_the_limit_pass() -> None:
-    require_size(64, 192, RULES)
-    require_size(64, 64, RULES)
+@pytest.mark.parametrize(("width", "height"), [(64, 192), (192, 64), (64, 64)])
+def test_sizes_at_the_limit_pass_and_a_pixel_beyond_do_not(width: int, height: int) -> None:
+    page = Image.new("RGB", (width, height))
+    middle = rectangle(height, width, slice(10, 54), slice(10, 54))
+    assert refusal_or_none(page, GOOD, middle, RULES) is None
+    short, long = sorted((width, height))
+    assert refusal(lambda: require_size(short - 1, long, RULES)) == "too_small"
+    assert refusal(lambda: require_size(64, 193, RULES)) == "bad_aspect"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from dreambooth3d.vision.saliency import (
     barrier_distance,
     border_contrast,
     centre_weight,
-    object_prior,
+    look_at,
 )
 from tests.vision.pictures import drawn_photo
 
@@ -97,7 +97,7 @@ def test_the_centre_weighs_most() -> None:
 
 def test_the_prior_is_higher_on_the_object() -> None:
     image, mask = drawn_photo((600, 480))
-    prior = object_prior(np.asarray(image))
+    prior = look_at(np.asarray(image)).prior_HW
     assert prior.dtype == np.uint8
     assert prior.shape == (240, 300)
     mask = mask[::2, ::2]
@@ -108,10 +108,10 @@ def test_threads_are_left_as_they_were() -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        two = object_prior(np.asarray(drawn_photo()[0]))
+        two = look_at(np.asarray(drawn_photo()[0])).prior_HW
         assert torch.get_num_threads() == 2
         torch.set_num_threads(1)
-        np.testing.assert_array_equal(object_prior(np.asarray(drawn_photo()[0])), two)
+        np.testing.assert_array_equal(look_at(np.asarray(drawn_photo()[0])).prior_HW, two)
     finally:
         torch.set_num_threads(threads)
 
