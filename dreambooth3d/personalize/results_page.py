@@ -26,7 +26,7 @@ _COLUMNS = (
     ("steps", True),
     ("best step", True),
     ("seconds", True),
-    ("core or GPU s", True),
+    ("cost, s", True),
     ("loss", True),
     ("identity before", True),
     ("identity after", True),
@@ -35,7 +35,7 @@ _COLUMNS = (
 _STYLE = """
 :root { color-scheme: light }
 body { font: 15px/1.45 system-ui, sans-serif; color: #222; background: #fff; margin: 2rem auto;
-       max-width: 84rem; padding: 0 1rem }
+       max-width: 96rem; padding: 0 1rem }
 h1 { font-size: 1.6rem; margin: 0 0 .75rem } h2 { font-size: 1.1rem; margin: 1.5rem 0 .5rem }
 dl { display: flex; flex-wrap: wrap; gap: .75rem 2rem; margin: 0 0 1rem }
 dt { color: #555; font-size: .85rem } dd { margin: 0; font-size: 1.3rem }
@@ -43,7 +43,7 @@ dt { color: #555; font-size: .85rem } dd { margin: 0; font-size: 1.3rem }
 .tools { display: flex; flex-wrap: wrap; gap: 1rem; align-items: center; margin: 1rem 0 }
 input, select { font: inherit; padding: .25rem .5rem }
 .wide { overflow-x: auto } table { border-collapse: collapse; width: 100% }
-th, td { padding: .35rem .6rem; border-bottom: 1px solid #ddd; text-align: left;
+th, td { padding: .35rem .5rem; border-bottom: 1px solid #ddd; text-align: left;
          vertical-align: top }
 th { border-bottom: 2px solid #888; white-space: nowrap; position: sticky; top: 0;
      background: #fff }
@@ -51,7 +51,8 @@ th button { font: inherit; font-weight: 600; border: 0; background: none; paddin
             cursor: pointer } th[aria-sort] button { text-decoration: underline }
 .number { text-align: right; font-variant-numeric: tabular-nums }
 code { font-size: .85rem } .failed { color: #b3261e; font-weight: 600 }
-.views { display: flex; flex-wrap: wrap; gap: 4px } .views figure { margin: 0 }
+.views { display: grid; grid-template-columns: 64px 64px; gap: 4px }
+.views figure { margin: 0 }
 .views img { width: 64px; height: 64px; object-fit: contain; border: 1px solid #ddd }
 figcaption { font-size: .7rem; color: #555 }
 """
