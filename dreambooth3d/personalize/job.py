@@ -1,6 +1,7 @@
 """A catalogue in, a table of adapters out: every subject a Ray task, trained once per key."""
 
 import json
+import os
 import shutil
 import signal
 import threading
@@ -141,7 +142,8 @@ def _order(
         key=key_of(config, subject, parents),
         parents=parents,
         out=out,
-        stop=out / ".stop",
+        # Of this command alone: another batch in the same folder goes on.
+        stop=out / f".stop-{os.getpid()}",
     )
 
 
