@@ -3,44 +3,28 @@
 import io
 import json
 import tarfile
-import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
-NUM_RECORDS = 300
-_RECORDS_A_TAR = 100
+from benchmarks.damaged_pictures import cut, gigapixel, picture
+from benchmarks.malformed_sources import (
+    NUM_SOURCE_RECORDS,
+    write_albums,
+    write_models,
+    write_table,
+)
+
+_NUM_SAMPLES, _SAMPLES_A_TAR = 150, 50
+NUM_RECORDS = _NUM_SAMPLES + NUM_SOURCE_RECORDS
 # What leaves the folder, or tries to.
 EVIL_NAMES = ("../../evil.txt", "/etc/evil.txt", "a/../../evil.txt", "..\\evil.txt")
 
 Changes = dict[str, bytes | None]
-
-
-def picture(rng: Random, side: int = 32) -> bytes:
-    """A PNG of coloured cells."""
-    cells = np.random.default_rng(rng.getrandbits(32)).integers(0, 200, (8, 8, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(cells).resize((side, side), Image.Resampling.NEAREST).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _cut(rng: Random) -> bytes:
-    whole = picture(rng)
-    return whole[: rng.randint(64, len(whole) // 2)]
-
-
-def _gigapixel(rng: Random) -> bytes:
-    header = bytearray(picture(rng))
-    side = rng.randint(40_000, 60_000)
-    header[16:24] = side.to_bytes(4, "big") * 2
-    header[29:33] = zlib.crc32(bytes(header[12:29])).to_bytes(4, "big")
-    return bytes(header)
 
 
 def _captionless(text: bytes) -> Changes:
@@ -50,10 +34,10 @@ def _captionless(text: bytes) -> Changes:
 # What is changed in a good sample, and what that is counted as.
 _DAMAGES: tuple[tuple[str, Callable[[Random], Changes]], ...] = (
     ("kept", lambda rng: {}),
-    ("unreadable_picture", lambda rng: {"target.jpg": _cut(rng)}),
+    ("unreadable_picture", lambda rng: {"target.jpg": cut(rng)}),
     ("unreadable_picture", lambda rng: {"target.jpg": b""}),
     ("unsupported_picture", lambda rng: {"reference.png": f"<svg>{rng.random()}</svg>".encode()}),
-    ("too_many_pixels", lambda rng: {"reference.png": _gigapixel(rng)}),
+    ("too_many_pixels", lambda rng: {"reference.png": gigapixel(rng)}),
     ("missing_member", lambda rng: {rng.choice(("target.jpg", "reference.png")): None}),
     ("bad_row", lambda rng: {"json": b'{"score": NaN}'}),
     ("bad_row", lambda rng: {"json": b'{"score": '}),
@@ -64,14 +48,24 @@ _DAMAGES: tuple[tuple[str, Callable[[Random], Changes]], ...] = (
 )
 
 
-def write_malformed(folder: Path, seed: int) -> Counter[str]:
-    """Write tars of `NUM_RECORDS` samples below `folder`; how many are to end as what."""
+def write_malformed(folder: Path, seed: int) -> dict[str, Counter[str]]:
+    """Write `NUM_RECORDS` records below `folder`: of every source, how many are to end as what."""
     rng = Random(seed)
+    return {
+        f"webdataset:{folder / 'tars'}": write_tars(folder / "tars", rng),
+        f"subjects200k:{folder / 'table'}": write_table(folder / "table", rng),
+        f"captures:{folder / 'photos'}": write_albums(folder / "photos", rng),
+        f"meshes:{folder / 'models'}": write_models(folder / "models", rng),
+    }
+
+
+def write_tars(folder: Path, rng: Random) -> Counter[str]:
+    """Write samples under hostile names; how many are to end as what."""
     expected: Counter[str] = Counter()
     folder.mkdir(parents=True)
-    for first in range(0, NUM_RECORDS, _RECORDS_A_TAR):
+    for first in range(0, _NUM_SAMPLES, _SAMPLES_A_TAR):
         with tarfile.open(folder / f"{first:04d}.tar", "w", format=tarfile.GNU_FORMAT) as tar:
-            for number in range(first, first + _RECORDS_A_TAR):
+            for number in range(first, first + _SAMPLES_A_TAR):
                 reason, damage = _DAMAGES[rng.randrange(len(_DAMAGES))]
                 expected[reason] += 1
                 key = f"{rng.choice(('s', 'é', '名', 'a b'))}{number:04d}"
@@ -106,7 +100,7 @@ def write_unusable(folder: Path, seed: int) -> dict[str, str]:
     """Sources that cannot be used as a whole: what `--source` gets, and what is to be said."""
     rng = Random(seed)
     folder.mkdir(parents=True)
-    write_malformed(folder / "broken", seed)
+    write_tars(folder / "broken", rng)
     for name in ("column", "empty", "evil", "text"):
         (folder / name).mkdir()
     pq.write_table(pa.table({"image": [picture(rng)]}), folder / "column" / "a.parquet")
@@ -115,12 +109,12 @@ def write_unusable(folder: Path, seed: int) -> dict[str, str]:
         for name in EVIL_NAMES:
             add_member(tar, name, b"x")
     return {
-        f"webdataset:{folder / 'broken'}": "must have at most",
-        f"webdataset:{folder / 'evil'}": "must",
-        f"webdataset:{folder / 'empty'}": "must",
+        f"webdataset:{folder / 'broken'}": "source webdataset must have at most 25% broken records",
+        f"webdataset:{folder / 'evil'}": "source webdataset must have at most 25% broken records",
+        f"webdataset:{folder / 'empty'}": "webdataset must hold .tar files",
         f"subjects200k:{folder / 'column'}": "must have the column",
-        f"subjects200k:{folder / 'text'}": "must",
-        f"captures:{folder / 'empty'}": "must hold pictures",
-        f"meshes:{folder / 'empty'}": "must",
-        f"captures:{folder / 'absent'}": "must",
+        f"subjects200k:{folder / 'text'}": "source subjects200k must have at most 25% broken",
+        f"captures:{folder / 'empty'}": "captures must hold pictures",
+        f"meshes:{folder / 'empty'}": "meshes must be GLB, glTF or OBJ files",
+        f"captures:{folder / 'absent'}": "captures must hold pictures",
     }

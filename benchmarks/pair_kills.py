@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 from subprocess import Popen
 
+from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 from ray.cluster_utils import Cluster
 
 from benchmarks.commands import run_logged, scratch_folder, started
@@ -31,7 +32,7 @@ def same_after_worker_kills(run: PairRun, expected: dict[str, str], seconds: flo
 
 
 def same_after_node_kills(run: PairRun, expected: dict[str, str], seconds: float) -> float:
-    """The same with the second of two nodes gone, all its processes at once."""
+    """The same with the second of two nodes gone while it is at work, all its processes at once."""
     return _count(run, expected, "node", lambda out, moment: _kill_node(run, out, moment), seconds)
 
 
@@ -123,7 +124,8 @@ def _kill_node(run: PairRun, out: Path, moment: float) -> str:
         with started(run.command(out), log=LOG, more=place) as process:
             _wait_for_work(process, out)
             time.sleep(moment)
-            if process.poll() is not None:
+            (raylet,) = node.all_processes[PROCESS_TYPE_RAYLET]
+            if not wait_until(lambda: bool(working(family(raylet.process.pid), "Map")), seconds=2):
                 return "ended before"
             cluster.remove_node(node, allow_graceful=False)
             return _finished(run, out, process.wait(), place)

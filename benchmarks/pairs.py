@@ -95,9 +95,8 @@ def no_op_seconds(seed: int) -> float:
 def added_source(seed: int) -> float:
     """Shards and parts of a corpus that are not kept as they are when a source is added."""
     run = replace(_run(seed), samples=512)
-    photos = f"captures:{run.home}"
     with scratch_folder() as out:
-        run.build(out, sources=(photos,))
+        run.build(out, sources=(run.photos,))
         shards, parts = digests(out), records(out)
         run.build(out)
         both, after = digests(out), records(out)
@@ -129,14 +128,20 @@ def _peak(samples: int, seed: int) -> float:
 def malformed(seed: int) -> float:
     """Malformed and good inputs, of 300, that are counted as what they are."""
     with scratch_folder() as home:
-        expected = write_malformed(home / "tars", seed)
-        code, _ = _build(home, f"webdataset:{home / 'tars'}", "max_bad_fraction=1.0")
+        expected = write_malformed(home / "in", seed)
+        code, lines = _build(home, tuple(expected), "max_bad_fraction=1.0")
         if code:
-            return 0.0
+            raise ChildProcessError(lines[-1])
         (manifest,) = home.glob("out/pairs/*/manifest.json")
         outputs = json.loads(manifest.read_text(encoding="utf-8"))["outputs"]
-    found = Counter({"kept": outputs["num_samples"], **outputs["dropped"]})
-    return float(NUM_RECORDS - ((expected - found) + (found - expected)).total())
+        listed = (manifest.parent / "dropped.jsonl").read_text(encoding="utf-8").splitlines()
+    wrong = abs(len(listed) - sum(outputs["dropped"].values()))
+    for source, counts in expected.items():
+        told = outputs["sources"][source.partition(":")[0]]
+        found = Counter({"kept": told["num_samples"], **told["dropped"]})
+        wrong += ((counts - found) + (found - counts)).total()
+        print(f"{source.split('/')[-1]}: {dict(found)}", file=sys.stderr, flush=True)
+    return float(NUM_RECORDS - wrong)
 
 
 def unusable(seed: int) -> float:
@@ -144,20 +149,21 @@ def unusable(seed: int) -> float:
     unclear = 0
     with scratch_folder() as home:
         for source, said in write_unusable(home / "bad", seed).items():
-            code, lines = _build(home, source, "max_bad_fraction=0.25")
-            errors = [line for line in lines if "rror" in line or said in line]
+            code, lines = _build(home, (source,), "max_bad_fraction=0.25")
+            errors = [line for line in lines if "rror" in line]
             is_clear = code == 1 and len(errors) == 1 and said in errors[0]
             unclear += not is_clear
             print(f"{source.split('/')[-1]}: {lines[-1]}", file=sys.stderr, flush=True)
     return float(unclear)
 
 
-def _build(home: Path, source: str, setting: str) -> tuple[int, list[str]]:
+def _build(home: Path, sources: tuple[str, ...], setting: str) -> tuple[int, list[str]]:
     done = subprocess.run(
         pipeline_command(
-            "build_pairs.py", "--out", str(home / "out"), "--source", source, "--set", setting,
+            "build_pairs.py", "--out", str(home / "out"), "--set", setting,
             "--set", "duplicate_bits=-1", "--set", "quality=none", "--set", "identity=none",
-            "--set", "size=32",
+            "--set", "size=32", "--set", "pairs_per_subject=1", "--set", "segmentation=plain",
+            *(part for source in sources for part in ("--source", source)),
         ),
         cwd=ROOT, env=environment(), capture_output=True, text=True,
     )  # fmt: skip

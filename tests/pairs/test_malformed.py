@@ -4,6 +4,7 @@ import json
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -14,26 +15,46 @@ from benchmarks.malformed import (
     write_malformed,
     write_unusable,
 )
-from dreambooth3d.errors import InputError
+from dreambooth3d.errors import ConfigError, InputError
 from dreambooth3d.pairs.config import PairsConfig
+from dreambooth3d.pairs.mesh_renderer import renderer
 from tests.pairs.corpora import build_here, object_photo, png
 from tests.pairs.sources.test_webdataset import sample
 
 SHARDS = PairsConfig(
-    size=32, samples_per_shard=64, duplicate_bits=-1, quality="none", max_bad_fraction=1.0
+    size=32,
+    samples_per_shard=64,
+    duplicate_bits=-1,
+    quality="none",
+    max_bad_fraction=1.0,
+    pairs_per_subject=1,
+    segmentation="plain",
+    identity="none",
 )
 
 
-def test_every_malformed_record_is_counted_with_its_reason(tmp_path: Path) -> None:
-    expected = write_malformed(tmp_path / "tars", 0)
-    assert expected.total() == NUM_RECORDS
-    config = replace(SHARDS, sources=(f"webdataset:{tmp_path / 'tars'}",))
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_malformed_record_is_counted_with_its_reason(seed: int, tmp_path: Path) -> None:
+    expected = write_malformed(tmp_path / "in", seed)
+    assert sum(counts.total() for counts in expected.values()) == NUM_RECORDS
+    if not can_render():
+        del expected[f"meshes:{tmp_path / 'in' / 'models'}"]
+    config = replace(SHARDS, sources=tuple(expected))
     folder, manifest = build_here(config, tmp_path / "out")
-    dropped = manifest.outputs["dropped"]
-    assert isinstance(dropped, dict)
-    assert {"kept": manifest.outputs["num_samples"], **dropped} == dict(expected)
+    sources = cast(dict[str, dict[str, Any]], manifest.outputs["sources"])
+    for source, counts in expected.items():
+        told = sources[source.partition(":")[0]]
+        assert {"kept": told["num_samples"], **told["dropped"]} == dict(counts), source
     page = (folder / "preview.html").read_text()
-    assert all(reason in page for reason in dropped)
+    assert all(reason in page for counts in expected.values() for reason in set(counts) - {"kept"})
+
+
+def can_render() -> bool:
+    try:
+        renderer()
+    except ConfigError:
+        return False
+    return True
 
 
 def test_members_that_would_leave_the_folder_are_counted(tmp_path: Path) -> None:
