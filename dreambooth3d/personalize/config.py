@@ -9,6 +9,7 @@ from dreambooth3d.model.choices import ReferenceAttention, TextScope
 from dreambooth3d.training.settings import OptimConfig, Schedule
 
 Method = Literal["joint", "3dreambooth", "3dapter"]
+Segmentation = Literal["auto", "alpha", "plain", "grabcut", "birefnet", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,8 @@ class PersonalizeConfig:
             target captures a step.
         rank: of the subject LoRA; 0 takes that of the 3Dapter, and 16 without one.
         num_views: reference views; all of them where a subject has fewer.
+        segmentation: how the object is cut out of photos where there are no references, see
+            `vision.segment`; `none` takes them with their background.
         sigma_shift: k of the noise-level shift; 1 (none) published.
         reference_attention: must be that of the 3Dapter.
         text_scope: text tokens the subject adapter acts on: those in brackets, or the whole prompt.
@@ -57,6 +60,7 @@ class PersonalizeConfig:
     warmup_steps: int = 0
     rank: int = 0
     num_views: int = 4
+    segmentation: Segmentation = "auto"
     sigma_shift: float = 1.0
     reference_attention: ReferenceAttention = "joint"
     text_scope: TextScope = "span"

@@ -24,6 +24,7 @@ from dreambooth3d.personalize.lessons import (
     encode_pictures,
 )
 from dreambooth3d.personalize.outcome import Evidence
+from dreambooth3d.personalize.preparation import cut_views
 from dreambooth3d.personalize.view_choice import (
     choose_held_out,
     choose_views,
@@ -60,8 +61,8 @@ def resolve(config: PersonalizeConfig, subject: Subject) -> PersonalizeConfig:
 def prepare(config: PersonalizeConfig, subject: Subject) -> Prepared:
     """Decode a subject's pictures, choose its reference views and the captures that judge.
 
-    Without background-free references the captures serve. A capture that is referred to, or shows
-    the same as a view, judges nothing.
+    Without background-free references the captures serve, cut out. A capture that is referred to,
+    or shows the same as a view, judges nothing.
 
     Raises:
         ImageError: names the picture that cannot be used.
@@ -70,11 +71,15 @@ def prepare(config: PersonalizeConfig, subject: Subject) -> Prepared:
     views: tuple[Image.Image, ...] = ()
     referred: tuple[int, ...] = ()
     if config.method != "3dreambooth":
-        given = tuple(read_image(path) for path in subject.references) or captures
-        embedded_NE = embed_views(given)
+        given = {k: read_image(path) for k, path in enumerate(subject.references)}
+        given = given or cut_views(captures, config.segmentation)
+        embedded_NE = embed_views(tuple(given.values()))
         chosen = choose_views(embedded_NE, config.num_views)
-        views = tuple(given[index] for index in chosen)
-        referred = same_pictures(embed_views(captures), embedded_NE[list(chosen)])
+        views = tuple(list(given.values())[place] for place in chosen)
+        if subject.references:
+            referred = same_pictures(embed_views(captures), embedded_NE[list(chosen)])
+        else:
+            referred = tuple(list(given)[place] for place in chosen)
     held_out = choose_held_out(len(captures), config.held_out_share, referred=referred)
     return Prepared(
         captures=tuple(c for index, c in enumerate(captures) if index not in held_out),
