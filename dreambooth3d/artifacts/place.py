@@ -22,7 +22,7 @@ from dreambooth3d.artifacts.store import connect, hide_keys, named_failures, wit
 from dreambooth3d.errors import ArtifactError, InputError
 
 # Above this, a local folder is told from its earlier self by dates, which takes no reading.
-_MOST_HASHED_BYTES = 4 * 1000**3
+_MOST_HASHED_BYTES = 1000**3
 _STREAM_BYTES = 1 << 20
 
 
@@ -218,7 +218,7 @@ class Place:
     def fingerprint(self, files: Sequence[PlacedFile]) -> str:
         """Hash names and sizes of `files`, and their content or, where that is far, their dates.
 
-        Where the place is makes no difference, and on this machine dates neither, up to 4 GB.
+        Where the place is makes no difference, and on this machine dates neither, up to 1 GB.
         """
         is_hashed = not self.store and sum(file.size for file in files) <= _MOST_HASHED_BYTES
         digest = hashlib.sha256()
