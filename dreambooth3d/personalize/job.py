@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, WorkerCrashedError
 
 from dreambooth3d.artifacts.adapter import load_adapter, load_card
 from dreambooth3d.artifacts.jsonfile import read_json
@@ -303,6 +303,8 @@ class _Batch:
         order = self._orders[turn.subject.id]
         try:
             return Outcome(**json.loads(ray.get(reference)))
+        except WorkerCrashedError:
+            reason = "its process was killed"
         except RayError as error:
             reason = last_line(error)
         if is_stopping:

@@ -1,7 +1,14 @@
 """The table and the page of a batch; MLflow without a second run, and who serves."""
 
 import csv
+import os
 import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,3 +93,48 @@ def test_serving_moves_only_to_what_is_not_worse(tmp_path: Path) -> None:
         version = client.get_model_version_by_alias("dreambooth3d-mug", "serving")
         serving.append(client.get_run(version.run_id).data.tags["artifact_key"])
     assert serving == ["a", "a", "c", "d", "e"]
+
+
+@pytest.mark.slow
+def test_a_real_server_takes_runs_artifacts_and_models(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    server = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", "--port", address.rpartition(":")[2],
+         "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}", "--workers", "1",
+         "--artifacts-destination", str(tmp_path / "artifacts")],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        _wait_for(address)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        tracker = Tracker(tmp_path / "unused", "some")
+        adapter = folder / "adapters" / "mug"
+        runs = [
+            tracker.record(record(key, score, adapter), unique=("artifact_key",))
+            for key, score in (("a", 0.5), ("b", 0.4), ("a", 0.5))
+        ]
+        assert runs[0] == runs[2] != runs[1]
+        client = MlflowClient(address, registry_uri=address)
+        serving = client.get_model_version_by_alias("dreambooth3d-mug", "serving")
+        assert serving.run_id == runs[0]
+        assert {f.path for f in client.list_artifacts(runs[0], "adapter")} == {
+            "adapter/references", "adapter/samples",
+        }  # fmt: skip
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=30)
+
+
+def _wait_for(address: str) -> None:
+    for _ in range(240):
+        try:
+            with urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
+                assert answer.status == 200
+                return
+        except OSError:
+            time.sleep(0.5)
+    pytest.fail(f"no MLflow server came up at {address}")
