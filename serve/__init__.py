@@ -18,6 +18,9 @@
 | `sweep`    | lost leases, expired clips, folders that no job owns                        |
 | `subjects` | which adapters can be served, found again whenever the folder changes       |
 | `adapters` | loaded adapters: least recently used go first, never while in use           |
+| `batch`    | rows of a batch and the time of their stages                                |
+| `meters`   | what Prometheus can read                                                    |
+| `logs`     | one JSON object a line, with its job                                        |
 | `engine`   | claims batches, denoises, writes clips                                      |
 | `body`     | JSON and multipart bodies to one dict                                       |
 | `services` | what routes work on                                                         |
@@ -27,5 +30,5 @@
 | `uploads`  | photos from a client: bounded, decoded, written anew                        |
 | `trainings` | subjects in the making                                                     |
 | `trainer`  | runs the personalize stage for them, in a Ray task                          |
-| `app`      | the Ray Serve application; it and `trainer` alone import ray                |
+| `app`      | the Ray Serve application; `trainer`, `meters` too import ray               |
 """

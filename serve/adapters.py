@@ -28,9 +28,17 @@ class AdapterCache:
     Args:
         load: from a folder to the backbone's device.
         max_bytes: budget of the weights.
+        on_look: told whether an adapter that was asked for was loaded already.
     """
 
-    def __init__(self, load: Callable[[Path], LoadedSubject], *, max_bytes: int) -> None:
+    def __init__(
+        self,
+        load: Callable[[Path], LoadedSubject],
+        *,
+        max_bytes: int,
+        on_look: Callable[[bool], None] | None = None,
+    ) -> None:
+        self._on_look = on_look
         self._load = load
         self._max_bytes = max_bytes
         self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
@@ -63,6 +71,8 @@ class AdapterCache:
         key = (subject.id, subject.card.key + subject.card.weights_sha256)
         with self._lock:
             entry = self._entries.get(key)
+            if self._on_look is not None:
+                self._on_look(entry is not None)
             if entry is None:
                 entry = _Entry(self._load(subject.folder))
                 self._make_room(entry.loaded.num_bytes, subject.id)

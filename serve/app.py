@@ -16,6 +16,7 @@ from ray.serve.exceptions import RayServeException
 
 from serve.access import is_loopback
 from serve.engine import Engine
+from serve.logs import log_as_json
 from serve.routes import make_api
 from serve.services import open_services
 from serve.settings import ServeSettings
@@ -33,6 +34,7 @@ class EngineReplica:
     """An engine, its health and its graceful end."""
 
     def __init__(self, settings: ServeSettings) -> None:
+        log_as_json()
         self._drain_s = settings.drain_s
         self._engine = Engine(settings)
         self._engine.start()
@@ -55,6 +57,7 @@ class TrainerReplica:
     """Trains uploaded subjects."""
 
     def __init__(self, settings: ServeSettings) -> None:
+        log_as_json()
         self._trainer = Trainer(settings)
 
     def check_health(self) -> None:
@@ -71,6 +74,7 @@ class Ingress:
     """The HTTP interface of one Serve application."""
 
     def __init__(self, settings: ServeSettings, engine: Any, _trainer: Any) -> None:
+        log_as_json()
         self._engine = engine
         self._services = open_services(
             settings, self._is_ready, is_loopback=is_loopback(_http_host())

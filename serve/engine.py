@@ -5,20 +5,16 @@ progress and drops the rows that are no longer its own (canceled, deleted, or lo
 renews leases between steps, as long as steps arrive, and sweeps what other engines left behind.
 """
 
-import hashlib
 import logging
 import threading
 import time
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import groupby
-from typing import cast
 
 import torch
 from sqlalchemy.exc import SQLAlchemyError
 
-from dreambooth3d.artifacts.jsonfile import JsonValue
 from dreambooth3d.errors import ArtifactError, Dreambooth3dError, RunError
 from dreambooth3d.generate.generate import (
     ClipRequest,
@@ -28,9 +24,10 @@ from dreambooth3d.generate.generate import (
     load_subject,
 )
 from dreambooth3d.model.backbone import Backbone, load_backbone
-from dreambooth3d.model.lora import LoraLayer, idle_names
 from serve.adapters import AdapterCache, CacheFullError
+from serve.batch import Row, StageTimer, clip_request, describe_adapter, provenance
 from serve.jobs import JobTable
+from serve.meters import Meters
 from serve.orders import ClipOrder
 from serve.records import Claim, Job
 from serve.results import ResultStore
@@ -56,13 +53,6 @@ _RETRY_S = 1.0
 _ABORT_S = 5.0
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Row:
-    job: Job
-    order: ClipOrder
-    clip: ClipRequest
-
-
 class Engine:
     """One backbone and the loop that serves it.
 
@@ -84,16 +74,19 @@ class Engine:
         self._jobs = jobs or JobTable(settings.database_url)
         self._subjects = SubjectCatalog(settings.subjects_root, settings.uploaded_root)
         self._results = ResultStore(settings.results_root)
+        self._meters = Meters()
         self._sweeper = Sweeper(self._jobs, self._results, max_attempts=settings.max_attempts)
         self._adapters = AdapterCache(
             lambda folder: load_subject(folder, self._backbone),
             max_bytes=settings.adapter_megabytes * 2**20,
+            on_look=self._meters.look,
         )
         self._stopping = threading.Event()
         self._aborting = threading.Event()
         self._closed = threading.Event()
         self._warm = threading.Event()
         self._token: str | None = None
+        self._dropped: set[str] = set()
         self._stepped_at = time.monotonic()
         self._threads = [
             threading.Thread(target=self._work, name="engine-worker", daemon=True),
@@ -169,6 +162,7 @@ class Engine:
             return 0
         self._stepped_at = time.monotonic()
         self._token = claim.token
+        self._dropped.clear()
         with ExitStack() as pins:
             rows = [row for job in claim.jobs if (row := self._prepare(claim, job, pins))]
             rows.sort(key=lambda row: repr(row.clip.batch_key))
@@ -203,10 +197,12 @@ class Engine:
                 if token is not None and is_alive:
                     self._jobs.extend(token, lease_s=settings.lease_s)
                 self._sweeper.run()
+                num_jobs, age_s = self._jobs.queue_state()
+                self._meters.queue(num_jobs=num_jobs, age_s=age_s)
             except SQLAlchemyError:
                 _logger.exception("the job table cannot be used; trying again")
 
-    def _prepare(self, claim: Claim, job: Job, pins: ExitStack) -> _Row | None:
+    def _prepare(self, claim: Claim, job: Job, pins: ExitStack) -> Row | None:
         order = ClipOrder.from_json(job.request)
         try:
             loaded = self._load(order.subject, pins)
@@ -214,7 +210,7 @@ class Engine:
             self._jobs.release(claim.token, job.id)
             return None
         except (ArtifactError, RunError) as error:
-            _logger.warning("job %s: %s", job.id, error)
+            _logger.warning("job %s: %s", job.id, error, extra={"job": job.id})
             self._jobs.fail(
                 claim.token,
                 job.id,
@@ -223,7 +219,7 @@ class Engine:
                 f"{order.model}, got one that cannot be loaded; personalize the subject again",
             )
             return None
-        return _Row(job=job, order=order, clip=_clip_request(order, loaded))
+        return Row(job=job, order=order, clip=clip_request(order, loaded))
 
     def _load(self, subject_id: str | None, pins: ExitStack) -> LoadedSubject | None:
         if subject_id is None:
@@ -233,9 +229,11 @@ class Engine:
             raise RunError(f"subject {subject_id} must still be there, got none; make it again")
         return pins.enter_context(self._adapters.pinned(subject))
 
-    def _run(self, token: str, rows: Sequence[_Row]) -> None:
+    def _run(self, token: str, rows: Sequence[Row]) -> None:
         """Run rows of equal `batch_key`; when they fail together, each gets a try alone."""
-        timer = _StageTimer(rows)
+        timer = StageTimer(rows)
+        adapters = {row.order.subject for row in rows} - {None}
+        self._meters.batch(size=len(rows), num_adapters=len(adapters))
         for row in rows:
             loaded = row.clip.subject
             adapter = None if loaded is None else describe_adapter(loaded)
@@ -257,7 +255,7 @@ class Engine:
             if frames is not None:
                 self._finish(token, row, frames, timer)
 
-    def _recover(self, token: str, rows: Sequence[_Row], error: Exception) -> None:
+    def _recover(self, token: str, rows: Sequence[Row], error: Exception) -> None:
         if len(rows) > 1:
             for row in rows:
                 self._run(token, [row])
@@ -273,10 +271,10 @@ class Engine:
         )
 
     def _report(
-        self, token: str, rows: Sequence[_Row], timer: "_StageTimer", step: int, steps: int
+        self, token: str, rows: Sequence[Row], timer: StageTimer, step: int, steps: int
     ) -> Collection[int]:
         self._stepped_at = time.monotonic()
-        timer.mark("denoise")
+        self._meters.step(timer.mark("denoise"))
         kept = self._jobs.advance(
             token,
             [row.job.id for row in rows],
@@ -287,9 +285,23 @@ class Engine:
         )
         if self._aborting.is_set():
             return range(len(rows))
-        return [index for index, row in enumerate(rows) if row.job.id not in kept]
+        dropped = [index for index, row in enumerate(rows) if row.job.id not in kept]
+        for index in dropped:
+            self._note_drop(rows[index].job)
+        return dropped
 
-    def _finish(self, token: str, row: _Row, frames: Frames, timer: "_StageTimer") -> None:
+    def _note_drop(self, job: Job) -> None:
+        """Say once why a row leaves its batch; it stays dropped for the steps that follow."""
+        if job.id in self._dropped:
+            return
+        self._dropped.add(job.id)
+        now = self._jobs.get(job.id)
+        reason = "lost" if now is None else now.status
+        _logger.info("job %s: leaves its batch, %s", job.id, reason, extra={"job": job.id})
+        if now is not None and now.status == "canceled" and now.finished_at is not None:
+            self._meters.canceled(time.time() - now.finished_at)
+
+    def _finish(self, token: str, row: Row, frames: Frames, timer: StageTimer) -> None:
         started = time.monotonic()
         try:
             folder = self._results.write(
@@ -297,10 +309,12 @@ class Engine:
                 row.job.attempts,
                 frames,
                 fps=row.order.fps,
-                metadata=self._provenance(row),
+                metadata=provenance(row, self._backbone.card.revision),
             )
         except OSError:
-            _logger.exception("job %s: the clip cannot be written", row.job.id)
+            _logger.exception(
+                "job %s: the clip cannot be written", row.job.id, extra={"job": row.job.id}
+            )
             self._jobs.fail(
                 token,
                 row.job.id,
@@ -319,77 +333,6 @@ class Engine:
         )
         if is_ours:
             self._results.keep_only(folder)
+            _logger.info("job %s: completed", row.job.id, extra={"job": row.job.id})
         else:
             self._results.remove(folder)
-
-    def _provenance(self, row: _Row) -> dict[str, JsonValue]:
-        order, subject = row.order, row.clip.subject
-        return {
-            "job": row.job.id,
-            "model": order.model,
-            "backbone_revision": self._backbone.card.revision,
-            "subject": order.subject,
-            "adapter_key": None if subject is None else subject.card.key,
-            "adapter_sha256": None if subject is None else subject.card.weights_sha256,
-            "prompt": order.prompt,
-            "prompt_sha256": hashlib.sha256(order.prompt.encode()).hexdigest(),
-            "negative_prompt": order.negative_prompt,
-            "seed": order.seed,
-            "sampler": "euler",
-            "steps": order.num_steps,
-            "guidance_scale": order.guidance_scale,
-            "reference_scale": order.reference_scale,
-            "flow_shift": order.flow_shift,
-            "fps": order.fps,
-        }
-
-
-def describe_adapter(loaded: LoadedSubject) -> dict[str, JsonValue]:
-    """Count the layers whose update is not zero, of those that can reach the output."""
-    layers = [
-        cast(LoraLayer, layer)
-        for lora in loaded.loras.values()
-        for name, layer in lora.layers.items()
-        if name.replace("/", ".") not in idle_names(lora.num_blocks, lora.role)
-    ]
-    applied = sum(bool(cast(torch.Tensor, layer.lora_B.weight).any()) for layer in layers)
-    return {
-        "sha256": loaded.card.weights_sha256,
-        "layers_applied": applied,
-        "layers_expected": len(layers),
-    }
-
-
-class _StageTimer:
-    """Seconds of each stage of a batch; `queue` is the one stage that rows do not share."""
-
-    def __init__(self, rows: Sequence[_Row]) -> None:
-        now = time.time()
-        started = min(row.job.started_at or now for row in rows)
-        self.shared: dict[str, float] = {"load": max(0.0, now - started)}
-        self._marked_at = time.monotonic()
-
-    def mark(self, stage: str) -> None:
-        now = time.monotonic()
-        self.shared[stage] = self.shared.get(stage, 0.0) + now - self._marked_at
-        self._marked_at = now
-
-    def of(self, row: _Row) -> dict[str, float]:
-        waited = (row.job.started_at or row.job.created_at) - row.job.created_at
-        return {"queue": waited} | self.shared
-
-
-def _clip_request(order: ClipOrder, subject: LoadedSubject | None) -> ClipRequest:
-    return ClipRequest(
-        prompt=order.prompt,
-        subject=subject,
-        seed=order.seed,
-        num_frames=order.num_frames,
-        width=order.width,
-        height=order.height,
-        num_steps=order.num_steps,
-        guidance_scale=order.guidance_scale,
-        reference_guidance_scale=order.reference_scale,
-        flow_shift=order.flow_shift,
-        negative_prompt=order.negative_prompt,
-    )

@@ -31,7 +31,7 @@ from sqlalchemy.exc import IntegrityError
 
 from dreambooth3d.artifacts.jsonfile import JsonValue
 from serve.database import Database
-from serve.records import LIVE, Claim, Job, NewJob, QueueFullError, QuotaError
+from serve.records import LIVE, STATUSES, Claim, Job, NewJob, QueueFullError, QuotaError
 from serve.rows import count_queued, find_repeat, get_job, need, new_row, read_jobs
 from serve.tables import JOBS, take_turn
 
@@ -154,6 +154,20 @@ class JobTable:
             return None
         with self._database.reading() as connection:
             return count_queued(connection, up_to=job.number)
+
+    def queue_state(self) -> tuple[int, float]:
+        """How many jobs wait, and for how many seconds the oldest has."""
+        with self._database.reading() as connection:
+            query = select(func.count(), func.min(JOBS.c.created_at))
+            count, oldest = connection.execute(query.where(JOBS.c.status == "queued")).one()
+        return count, 0.0 if oldest is None else max(0.0, self._clock() - oldest)
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs there are of each status."""
+        with self._database.reading() as connection:
+            query = select(JOBS.c.status, func.count()).group_by(JOBS.c.status)
+            found: dict[str, int] = dict(connection.execute(query).tuples().all())
+        return dict.fromkeys(STATUSES, 0) | found
 
     def mean_seconds(self) -> float | None:
         """Mean time from claim to end of the jobs completed last; None before the first."""

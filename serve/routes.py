@@ -1,8 +1,10 @@
 """The HTTP interface, as a plain FastAPI application: no ray, no model, only the job table."""
 
 from fastapi import APIRouter, FastAPI, Response
+from fastapi.responses import PlainTextResponse
 
 from serve import replies
+from serve.meters import queue_page
 from serve.refusals import answer_refusals
 from serve.services import REFUSALS, By, Given, Services
 from serve.site import site
@@ -42,3 +44,11 @@ async def get_readiness(given: Given, response: Response) -> replies.HealthReply
     is_ready = await given.is_ready()
     response.status_code = 200 if is_ready else 503
     return replies.HealthReply(status="ok" if is_ready else "warming")
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+def get_metrics(given: Given, by: By) -> PlainTextResponse:
+    """Show the state of the queue to Prometheus."""
+    _, age_s = given.jobs.queue_state()
+    kind = "text/plain; version=0.0.4"
+    return PlainTextResponse(queue_page(given.jobs.counts(), age_s), media_type=kind)
