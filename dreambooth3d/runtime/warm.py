@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -79,6 +80,8 @@ def main(arguments: list[str]) -> None:
         while True:
             readable, _, _ = select.select([sys.stdin, listener], [], [])
             if sys.stdin in readable:
+                # The one that started this process is gone, and cannot tidy up.
+                shutil.rmtree(Path(address).parent, ignore_errors=True)
                 return
             channel, _ = listener.accept()
             if os.fork() == 0:

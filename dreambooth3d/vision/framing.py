@@ -154,7 +154,7 @@ def square_target(image: Image.Image, side: int, mask_HW: NDArray[np.bool_] | No
     if mask_HW is not None:
         _require_size(image, mask_HW, side)
     window = _target_window(image.width, image.height, mask_HW)
-    shown = _shown(_opaque(image), window, side, WHITE, Image.Resampling.LANCZOS)
+    shown = _shown(on_white(image), window, side, WHITE, Image.Resampling.LANCZOS)
     if mask_HW is None:
         return SquareTarget(image=shown, mask_HW=None, window=window)
     mask = Image.fromarray(mask_HW.astype(np.float32))
@@ -212,7 +212,8 @@ def _alpha_of(image: Image.Image) -> NDArray[np.float32]:
     return np.clip(np.asarray(image, dtype=np.float32), 0, 1)
 
 
-def _opaque(image: Image.Image) -> Image.Image:
+def on_white(image: Image.Image) -> Image.Image:
+    """Return the picture in RGB, with transparency laid on white."""
     if "A" not in image.getbands():
         return image.convert("RGB")
     page = Image.new("RGB", image.size, WHITE)

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from dreambooth3d.artifacts.image import flatten
 from dreambooth3d.errors import ArtifactError
 from dreambooth3d.vision.efficientnet import embed
+from dreambooth3d.vision.framing import on_white
 
 MEAN_OBJECT = Path(__file__).parent / "weights" / "mean_object.safetensors"
 EMBEDDING = "embedding"
@@ -42,7 +42,7 @@ def embed_objects(crops: Sequence[NDArray[np.uint8]], *, batch_size: int) -> Ten
 
 def cut_to_object(view: Image.Image) -> NDArray[np.uint8]:
     """Cut a view on white to the square around what is not white."""
-    pixels = np.asarray(flatten(view))
+    pixels = np.asarray(on_white(view))
     rows, columns = np.nonzero((pixels < _WHITE).any(axis=2))
     if len(rows) == 0:
         return pixels

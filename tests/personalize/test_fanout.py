@@ -104,8 +104,10 @@ def work(order, tell):
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
     (tmp_path / "some_work.py").write_text(WORK)
+    socket = tmp_path / "warm" / "socket"
+    socket.parent.mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-m", "dreambooth3d.runtime.warm", str(tmp_path / "s"), "some_work",
+        [sys.executable, "-m", "dreambooth3d.runtime.warm", str(socket), "some_work",
          '{"name": "x"}'],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path.cwd()}"},
@@ -113,9 +115,10 @@ def address(tmp_path: Path) -> Iterator[str]:
     assert process.stdout is not None
     assert process.stdin is not None
     assert process.stdout.readline() == "ready\n"
-    yield str(tmp_path / "s")
+    yield str(socket)
     process.stdin.close()
     assert process.wait(timeout=30) == 0
+    assert not socket.parent.exists()
 
 
 def test_children_share_what_was_loaded_once(address: str, tmp_path: Path) -> None:
