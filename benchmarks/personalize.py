@@ -1,4 +1,4 @@
-"""The rows of the proof of the personalize stage: from a catalogue to a table."""
+"""The rows of the proof of the personalize stage: what is learned, and a catalogue to a table."""
 
 import json
 import signal
@@ -16,6 +16,7 @@ from subprocess import Popen
 
 import psutil
 
+from benchmarks.ablation import ROWS as LEARNED
 from benchmarks.bad_catalogue import NUM_BROKEN, NUM_ROWS, write_bad_catalogue
 from benchmarks.commands import ROOT, environment, pipeline_command, scratch_folder, started
 from benchmarks.personalize_runs import (
@@ -185,6 +186,7 @@ def _num_adapters(home: Path) -> int:
 
 
 ROWS = (
+    *LEARNED,
     Row(name="fan_out", measure=fan_out, rule=">=", bar=0.9),
     Row(name="fan_out_rate", measure=fan_out_rate, rule=">=", bar=1.5),
     Row(name="unkillable", measure=unkillable, rule="==", bar=NUM_SUBJECTS),
