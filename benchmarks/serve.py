@@ -11,6 +11,7 @@ from benchmarks.serve_load import (
     overhead_seconds,
     status_p99_seconds,
 )
+from benchmarks.serve_page import steps_in_browser
 from benchmarks.serve_requests import num_wrongly_answered
 
 
@@ -36,4 +37,5 @@ ROWS = (
     Row(name="load", measure=status_p99_seconds, rule="<=", bar=0.25),
     Row(name="drain", measure=failed_in_redeploy, rule="==", bar=0),
     Row(name="bad_input", measure=num_wrongly_answered, rule="==", bar=0),
+    Row(name="page", measure=steps_in_browser, rule="==", bar=7),
 )

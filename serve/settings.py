@@ -32,7 +32,8 @@ class ServeSettings(BaseModel):
         drain_s: how long a stopping engine may finish its batch; longer than a clip.
         pretrained: 3Dapter that uploaded subjects start from, a folder or `tiny`; empty
             trains them without references.
-        subject_steps: updates of an uploaded subject.
+        subject_steps: updates of an uploaded subject; its task needs a core, or a GPU, beside those
+            of the engines.
         max_trainings: uploaded subjects that may wait or train before new ones get 429.
         require_keys: `auto` asks for API keys unless the server listens on loopback alone.
         engine_replicas, engine_cpus, engine_gpus: Ray resources.

@@ -84,6 +84,8 @@ def personalize(settings: ServeSettings, training: Training) -> str | None:
         config = PersonalizeConfig(
             backbone=settings.backbone,
             steps=settings.subject_steps,
+            # One subject: a second worker would only wait for a core beside the engines.
+            workers=1,
             method="joint" if settings.pretrained else "3dreambooth",
         )
         subject = Subject(

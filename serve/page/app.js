@@ -4,14 +4,27 @@ const byId = (id) => document.getElementById(id);
 const LIVE = ["queued", "in_progress"];
 const cards = new Map();
 
+function withKey() {
+  const key = sessionStorage.getItem("key");
+  return key ? { Authorization: `Bearer ${key}` } : {};
+}
+
+// Elements cannot send a key, so that what they show is fetched for them.
+async function load(element, path) {
+  const answer = await fetch(path, { headers: withKey() });
+  if (!answer.ok) throw new Error(answer.statusText);
+  element.src = URL.createObjectURL(await answer.blob());
+}
+
 async function call(method, path, body) {
-  const options = { method };
+  const options = { method, headers: withKey() };
   if (body !== undefined) {
-    options.headers = { "Content-Type": "application/json" };
+    options.headers["Content-Type"] = "application/json";
     options.body = JSON.stringify(body);
   }
   const answer = await fetch(path, options);
   const found = await answer.json();
+  if (answer.status === 401) byId("login").hidden = false;
   if (!answer.ok) throw new Error(found.error ? found.error.message : answer.statusText);
   return { found, wait: Number(answer.headers.get("openai-poll-after-ms")) || 1000 };
 }
@@ -37,7 +50,8 @@ function showSubject() {
   const subject = byId("subject").selectedOptions[0].subject;
   const pictures = Array.from({ length: subject ? subject.num_views : 0 }, (_, index) => {
     const picture = new Image();
-    picture.src = `v1/subjects/${encodeURIComponent(subject.id)}/views/${index + 1}`;
+    const path = `v1/subjects/${encodeURIComponent(subject.id)}/views/${index + 1}`;
+    load(picture, path).catch(() => picture.remove());
     picture.alt = `${subject.id}, view ${index + 1}`;
     picture.addEventListener("error", () => picture.remove());
     return picture;
@@ -90,9 +104,9 @@ function show(video) {
   card.querySelector("progress").hidden = !isLive;
   card.querySelector(".cancel").hidden = !isLive;
   const player = card.querySelector("video");
-  if (video.status === "completed" && !player.src) {
-    player.src = `v1/videos/${video.id}/content`;
+  if (video.status === "completed" && player.hidden) {
     player.hidden = false;
+    load(player, `v1/videos/${video.id}/content`).catch((error) => tell(error.message));
   }
 }
 
@@ -106,6 +120,11 @@ async function watch(video, wait) {
   }
 }
 
+byId("login").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem("key", byId("key").value.trim());
+  location.reload();
+});
 byId("subject").addEventListener("change", showSubject);
 byId("form").addEventListener("submit", (event) => {
   event.preventDefault();
