@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 import ray
-from PIL import Image
+from PIL import Image, ImageDraw
 from ray import serve as ray_serve
 
 from serve.settings import ServeSettings
@@ -58,7 +58,9 @@ def engine_process() -> psutil.Process:
 
 def photo(color: str) -> bytes:
     data = io.BytesIO()
-    Image.new("RGB", (48, 40), color).save(data, format="JPEG")
+    picture = Image.new("RGB", (96, 96), "white")
+    ImageDraw.Draw(picture).ellipse((24, 24, 72, 72), fill=color)
+    picture.save(data, format="JPEG")
     return data.getvalue()
 
 
