@@ -9,6 +9,8 @@ off or how sharp it was.
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from dreambooth3d.artifacts.jsonfile import JsonValue
@@ -127,7 +129,7 @@ class Chain:
             target=scene,
             caption=caption.text,
             meta=_meta(record, desk.label, caption, similarity),
-            fields={} if square.mask_HW is None else {MASK: encode_mask(square.mask_HW)},
+            fields=_mask(square.mask_HW) if target.is_certain else {},
         )
         return Sample(note=_note(record, pair), members=encode_pair(pair))
 
@@ -200,6 +202,10 @@ class _Desk:
 
     def is_under(self, judged: Judged) -> bool:
         return judged == "all" or (judged == "photos" and self.is_photo)
+
+
+def _mask(mask_HW: NDArray[np.bool_] | None) -> dict[str, bytes]:
+    return {} if mask_HW is None else {MASK: encode_mask(mask_HW)}
 
 
 def _meta(

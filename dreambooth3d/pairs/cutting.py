@@ -11,6 +11,7 @@ from PIL import Image
 from dreambooth3d.artifacts.image import flatten
 from dreambooth3d.vision.backdrop import cut_from_backdrop, has_plain_backdrop
 from dreambooth3d.vision.framing import SquareTarget, frame_object, square_target
+from dreambooth3d.vision.refusal import UncertainCutError
 from dreambooth3d.vision.segment import Segmenter, cut_by_alpha, has_alpha
 
 Alpha = NDArray[np.float32]
@@ -28,11 +29,13 @@ class CutPicture:
         image: RGB, or RGBA with the object's own colours.
         alpha_HW: of the object, 0 to 1; None where nobody knows.
         is_ready: it is a clean square of the corpus's size and stays as it is.
+        is_certain: the alpha is good enough to be shown.
     """
 
     image: Image.Image
     alpha_HW: Alpha | None
     is_ready: bool = False
+    is_certain: bool = True
 
     @property
     def mask_HW(self) -> Mask | None:
@@ -51,22 +54,43 @@ class RememberingSegmenter:
     def __init__(self, cut: Segmenter, *, budget_bytes: int = _CUT_BYTES) -> None:
         self._cut = cut
         self._budget = budget_bytes
-        self._kept: OrderedDict[bytes, Alpha] = OrderedDict()
+        self._kept: OrderedDict[bytes, tuple[Alpha, UncertainCutError | None]] = OrderedDict()
 
     def __call__(self, image: Image.Image) -> Alpha:
-        """Return the object's alpha, (H, W)."""
+        """Return the object's alpha, (H, W).
+
+        Raises:
+            UncertainCutError: again each time.
+        """
         head = f"{image.mode} {image.size}".encode()
         key = hashlib.blake2b(head + image.tobytes()).digest()
         if key not in self._kept:
-            alpha_HW = self._cut(image)
-            # Several pairs are given the same array.
-            alpha_HW.flags.writeable = False
-            self._kept[key] = alpha_HW
+            self._kept[key] = self._cut_once(image)
         self._kept.move_to_end(key)
-        found = self._kept[key]
-        while sum(alpha.nbytes for alpha in self._kept.values()) > self._budget:
+        alpha_HW, doubt = self._kept[key]
+        while sum(alpha.nbytes for alpha, _ in self._kept.values()) > self._budget:
             self._kept.popitem(last=False)
-        return found
+        if doubt is not None:
+            raise doubt
+        return alpha_HW
+
+    def _cut_once(self, image: Image.Image) -> tuple[Alpha, UncertainCutError | None]:
+        doubt = None
+        try:
+            alpha_HW = self._cut(image)
+        except UncertainCutError as error:
+            alpha_HW, doubt = error.alpha_HW, error
+        # Several pairs are given the same array.
+        alpha_HW.flags.writeable = False
+        return alpha_HW, doubt
+
+
+def shows_plain_ground(image: Image.Image) -> bool:
+    """Say whether a picture shows its object alone on a plain ground, or on none, already.
+
+    Beside a reference on white such a target teaches nothing of scenes.
+    """
+    return has_alpha(image) or has_plain_backdrop(image)
 
 
 def cut_photographed_reference(
@@ -75,7 +99,7 @@ def cut_photographed_reference(
     """Cut the object out of a photo, unless its source knows where it is.
 
     Raises:
-        RefusedError: `no_object`.
+        RefusedError: `no_object` or `uncertain_cut`.
     """
     return CutPicture(image=image, alpha_HW=cut(image) if mask_HW is None else _alpha(mask_HW))
 
@@ -103,13 +127,18 @@ def cut_target(
 ) -> CutPicture:
     """Find the object of a target, where a step needs to know or a square must not cut it.
 
+    Nothing is cut out of a target, so that its rough place is enough.
+
     Raises:
         RefusedError: `no_object`.
     """
     if mask_HW is not None:
         return CutPicture(image=image, alpha_HW=_alpha(mask_HW))
     if is_mask_needed or image.width != image.height:
-        return CutPicture(image=image, alpha_HW=cut(image))
+        try:
+            return CutPicture(image=image, alpha_HW=cut(image))
+        except UncertainCutError as found:
+            return CutPicture(image=image, alpha_HW=found.alpha_HW, is_certain=False)
     return CutPicture(image=image, alpha_HW=None)
 
 

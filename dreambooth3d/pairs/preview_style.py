@@ -12,6 +12,7 @@ REASONS: dict[str, str] = {
     "too_small": "The picture has too few pixels",
     "bad_aspect": "The picture is too long or too tall",
     "no_object": "No object was found",
+    "uncertain_cut": "It is not certain which pixels are the object",
     "object_too_small": "The object fills too little of the picture",
     "object_too_large": "The object fills nearly all of the picture",
     "object_cut": "The object leaves the picture",

@@ -12,7 +12,6 @@ from torch import Tensor
 from dreambooth3d.vision.evidence import Pixels, colour_evidence, feature_evidence
 from dreambooth3d.vision.mincut import divide
 from dreambooth3d.vision.pieces import Mask, grown
-from dreambooth3d.vision.refusal import RefusedError
 from dreambooth3d.vision.tidy import frame_of, otsu, tidied
 
 # How much colours say beside features, and what a border costs beside both.
@@ -27,7 +26,7 @@ _NEVER = -3.0
 # Overlap of contradicting masks. Of 27 photos, the 13 with more overlap with good masks by 0.92 at
 # least (0.98 in the middle); the other 14 with less are three whole objects and eleven with parts
 # missing or added, at worst 0.69.
-_LEAST_AGREEMENT = 0.9
+LEAST_AGREEMENT = 0.9
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,19 +41,10 @@ class Consensus:
     mask_HW: Mask
     agreement: float
 
-    def require_agreement(self) -> None:
-        """Refuse a mask that may be wrong.
-
-        Raises:
-            RefusedError: `uncertain_cut`.
-        """
-        if not self.agreement >= _LEAST_AGREEMENT:
-            raise RefusedError(
-                "uncertain_cut",
-                f"photo must show which pixels are the object: its colours and its shapes must "
-                f"agree on {_LEAST_AGREEMENT} of it, got {self.agreement:.2f}; take it on a plain "
-                "ground, give its mask or alpha, or choose birefnet",
-            )
+    @property
+    def is_certain(self) -> bool:
+        """Whether the mask may be shown as the object."""
+        return self.agreement >= LEAST_AGREEMENT
 
 
 def agree(first_HW: Mask, prior_HW: Pixels, pixels_HWC: Pixels, features_CHW: Tensor) -> Consensus:

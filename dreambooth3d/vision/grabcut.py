@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreambooth3d.vision.consensus import agree
+from dreambooth3d.vision.consensus import LEAST_AGREEMENT, agree
 from dreambooth3d.vision.matting import soften
 from dreambooth3d.vision.pieces import Mask
+from dreambooth3d.vision.refusal import UncertainCutError
 from dreambooth3d.vision.saliency import Pixels, look_at
 from dreambooth3d.vision.standout import require_standout
 from dreambooth3d.vision.tidy import frame_of, otsu, tidied
@@ -33,8 +34,8 @@ def cut_by_grabcut(image: Image.Image) -> NDArray[np.float32]:
     """Return the alpha of the object, (H, W), 0 to 1.
 
     Raises:
-        RefusedError: `no_object`: nothing stands out from its surroundings; `uncertain_cut`:
-            something does, but where it ends is uncertain.
+        RefusedError: `no_object`: nothing stands out from its surroundings.
+        UncertainCutError: something does, but where it ends is uncertain.
     """
     cv2.setNumThreads(1)
     opaque = image.convert("RGB")
@@ -46,8 +47,18 @@ def cut_by_grabcut(image: Image.Image) -> NDArray[np.float32]:
     require_standout(first, pixels, prior)
     found = agree(first, prior, pixels, sight.features_CHW)
     require_standout(found.mask_HW, pixels, prior)
-    found.require_agreement()
-    return soften(_redrawn(found.mask_HW, _copy(opaque, _FINE_SIDE)), opaque)
+    alpha_HW = soften(_redrawn(found.mask_HW, _copy(opaque, _FINE_SIDE)), opaque)
+    if not found.is_certain:
+        raise UncertainCutError(_doubt(found.agreement), alpha_HW)
+    return alpha_HW
+
+
+def _doubt(agreement: float) -> str:
+    return (
+        "photo must show which pixels are the object: its colours and its shapes must agree on "
+        f"{LEAST_AGREEMENT} of it, got {agreement:.2f}; take it on a plain ground, give its mask "
+        "or alpha, or choose birefnet"
+    )
 
 
 def _copy(image: Image.Image, side: int) -> Pixels:

@@ -2,6 +2,9 @@
 
 from typing import Literal, TypeAlias, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dreambooth3d.errors import InputError
 
 # Bad input: the file or row itself is broken. Too many of them make a source unusable.
@@ -51,3 +54,15 @@ class RefusedError(InputError):
     def __init__(self, reason: Reason, sentence: str) -> None:
         super().__init__(sentence)
         self.reason: Reason = reason
+
+
+class UncertainCutError(RefusedError):
+    """Where the object of a photo ends is uncertain.
+
+    Attributes:
+        alpha_HW: what was found, for those whom its rough place is enough.
+    """
+
+    def __init__(self, sentence: str, alpha_HW: NDArray[np.float32]) -> None:
+        super().__init__("uncertain_cut", sentence)
+        self.alpha_HW = alpha_HW

@@ -1,20 +1,24 @@
 """A photo is cut once for all its pairs, and the pairs are the same as if it was cut again."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from dreambooth3d.pairs.chain import Chain
 from dreambooth3d.pairs.cutting import (
     RememberingSegmenter,
+    cut_photographed_reference,
     cut_target,
     frame_target,
     shows_plain_ground,
 )
 from dreambooth3d.pairs.parts import make_part
+from dreambooth3d.pairs.records import RawPair, Rejected, Sample
 from dreambooth3d.pairs.sources.registry import parse_source
-from dreambooth3d.vision.refusal import RefusedError
+from dreambooth3d.vision.refusal import RefusedError, UncertainCutError
 from dreambooth3d.vision.segment import build_segmenter
 from tests.pairs.corpora import chain, object_photo
 from tests.vision.pictures import drawn_photo
@@ -93,3 +97,57 @@ def test_clean_views_of_real_objects_are_on_plain_ground_and_photos_are_not(shar
     assert len(photos) == 27
     assert all(shows_plain_ground(Image.open(path)) for path in clean)
     assert not any(shows_plain_ground(Image.open(path)) for path in photos)
+
+
+def test_an_uncertain_cut_is_enough_for_a_target_and_never_for_a_reference() -> None:
+    photo = object_photo(size=(160, 100))
+    rough = np.zeros((100, 160), dtype=np.float32)
+    rough[20:80, 60:100] = 1
+    asked: list[Image.Image] = []
+
+    def doubtful(image: Image.Image) -> np.ndarray:
+        asked.append(image)
+        raise UncertainCutError("photo must be plain", rough)
+
+    cut = RememberingSegmenter(doubtful)
+    with pytest.raises(UncertainCutError, match="must be plain") as caught:
+        cut_photographed_reference(photo, None, cut)
+    assert caught.value.reason == "uncertain_cut"
+    found = cut_target(photo, None, cut, is_mask_needed=True)
+    assert not found.is_certain
+    assert found.alpha_HW is not None
+    assert np.array_equal(found.alpha_HW, rough)
+    assert len(asked) == 1
+    made = make_sample(chain(size=64, segmenter=doubtful), photo)
+    assert isinstance(made, Rejected)
+    assert made.reason == "uncertain_cut"
+
+
+def test_what_is_uncertain_is_no_mask_of_a_sample() -> None:
+    photo = object_photo(size=(160, 100))
+    plain = build_segmenter("plain")
+
+    def doubtful(image: Image.Image) -> np.ndarray:
+        alpha_HW = plain(image)
+        if image.getpixel((0, 0)) == (255, 255, 255):
+            return alpha_HW
+        raise UncertainCutError("photo must be plain", alpha_HW)
+
+    gray = object_photo(size=(160, 100), ground="gray")
+    certain = make_sample(chain(size=64, segmenter=plain), photo, gray)
+    uncertain = make_sample(chain(size=64, segmenter=doubtful), photo, gray)
+    assert isinstance(certain, Sample)
+    assert isinstance(uncertain, Sample)
+    assert set(certain.members) - set(uncertain.members) == {"mask.png"}
+    assert certain.members["target.jpg"] == uncertain.members["target.jpg"]
+
+
+def make_sample(
+    operators: Chain, reference: Image.Image, target: Image.Image | None = None
+) -> Sample | Rejected:
+    record = RawPair(
+        key="k", reference=reference, target=target or reference, subject="s", origin="here",
+        class_noun="box",
+    )  # fmt: skip
+    own = replace(operators, quality="none", identity="none")
+    return own(record, label="captures", is_photo=True)

@@ -17,7 +17,8 @@ def remarks_on(albums: Sequence[Album], used: frozenset[str], num_pairs: int) ->
     pictures = {name for album in albums for name in (*album.photos, *album.references)}
     yield f"objects {len(albums)}, pictures {len(pictures)}, pairs {num_pairs}"
     if idle := sorted(pictures - used):
-        yield f"pictures in no pair {len(idle)}, such as {printable(idle[0])}: raise pairs_per_subject"
+        such = printable(idle[0])
+        yield f"pictures in no pair {len(idle)}, such as {such}: raise pairs_per_subject"
     if nameless := [album.subject for album in albums if _is_nameless(album)]:
         yield (
             f"objects without name and caption {len(nameless)}, such as {nameless[0]}: name "
