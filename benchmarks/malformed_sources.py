@@ -9,6 +9,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,9 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import trimesh
 from PIL import Image
-from trimesh.visual.material import PBRMaterial
 
 from benchmarks.damaged_pictures import cut, gigapixel, picture
 
@@ -166,13 +165,16 @@ def write_albums(folder: Path, rng: Random) -> Counter[str]:
 
 def box_glb(rng: Random) -> bytes:
     """A box whose sides show a picture."""
+    # Its stubs leave most of it untyped.
+    trimesh: Any = import_module("trimesh")
     box = trimesh.creation.box(extents=(1.0, 2.0, 1.0))
     box = trimesh.Trimesh(
         box.vertices[box.faces].reshape(-1, 3), np.arange(36).reshape(-1, 3), process=False
     )
     uv = np.tile([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]], (12, 1))
-    texture = Image.open(io.BytesIO(picture(rng)))
-    material = PBRMaterial(baseColorTexture=texture, roughnessFactor=1.0)
+    material = trimesh.visual.material.PBRMaterial(
+        baseColorTexture=Image.open(io.BytesIO(picture(rng))), roughnessFactor=1.0
+    )
     box.visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
     return bytes(trimesh.Scene(box).export(file_type="glb"))
 
