@@ -33,8 +33,8 @@ class PairRun:
 
     home: Path
     seed: int
-    samples: int = 3072
-    shard: int = 64
+    samples: int = 1536
+    shard: int = 32
 
     @property
     def photos(self) -> str:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from benchmarks.bench_pairs import measure_throughput
+from benchmarks.bench_pairs import CLAIMS, measure_throughput
 from benchmarks.commands import ROOT, environment, pipeline_command, scratch_folder
 from benchmarks.malformed import NUM_RECORDS, write_malformed, write_unusable
 from benchmarks.pair_kills import (
@@ -180,8 +180,23 @@ ROWS = (
     Row(name="added_source", measure=added_source, rule="==", bar=0),
     Row(name="malformed", measure=malformed, rule="==", bar=NUM_RECORDS),
     Row(name="unusable", measure=unusable, rule="==", bar=0),
-    Row(name="scaling", measure=lambda s: measure_throughput(s).scaling, rule=">=", bar=1.8),
-    Row(name="per_core", measure=lambda s: measure_throughput(s).per_core, rule=">=", bar=0.9),
-    Row(name="of_ray_data", measure=lambda s: measure_throughput(s).of_ray, rule=">=", bar=1.0),
+    Row(
+        name="scaling",
+        measure=lambda s: measure_throughput(s).scaling,
+        rule=">=",
+        bar=CLAIMS["scaling"],
+    ),
+    Row(
+        name="per_core",
+        measure=lambda s: measure_throughput(s).per_core,
+        rule=">=",
+        bar=CLAIMS["per_core"],
+    ),
+    Row(
+        name="of_ray_data",
+        measure=lambda s: measure_throughput(s).of_ray,
+        rule=">=",
+        bar=CLAIMS["of_ray_data"],
+    ),
     Row(name="memory_growth", measure=memory_growth, rule="<=", bar=0.10),
 )

@@ -229,7 +229,7 @@ def _notes(blueprint: Blueprint, results: Sequence[SourceResult]) -> dict[str, J
             for result in results
         },
         "splits": {**_splits(results)},
-        "licences": {**_licences(results)},
+        "licences": {name or "unknown": n for name, n in _licences(results).items()},
         "attributions": [*_attributions(results)],
     }
     if blueprint.encoding is not None:
