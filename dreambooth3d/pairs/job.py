@@ -8,7 +8,7 @@ the same source, has finished is kept: a part is known by the key of its source.
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -33,10 +33,15 @@ from dreambooth3d.pairs.inventory import Inventory, take_inventory, told
 from dreambooth3d.pairs.parts import make_part, read_part, read_record, write_part
 from dreambooth3d.pairs.publishing import PREVIEW_NAME, gather_results, publish_corpus
 from dreambooth3d.pairs.records import Chunk
+from dreambooth3d.pairs.scheduling import guided_tasks
 from dreambooth3d.pairs.unusable import publish_refusals
 from dreambooth3d.runtime.session import last_line, num_cores, quiet_data_logs, ray_session
 
 Report = Callable[[str], None]
+Row = Mapping[str, Any]
+Work = Callable[[Row], dict[str, Any]]
+# A few seconds of the fastest source; the pieces of a slow one are that small anyway.
+_PIXELS_A_TASK, _SHARDS_A_TASK = 512 * 64**2, 32
 
 
 def plan(config: PairsConfig, out: Path | str) -> dict[str, Any]:
@@ -118,24 +123,24 @@ def _inventory(config: PairsConfig, blueprint: Blueprint, home: Place, report: R
 
 def _make_parts(config: PairsConfig, blueprint: Blueprint, home: Place, report: Report) -> None:
     rows = [
-        {"source": number, "chunk": canonical_json(asdict(chunk))}
+        {"source": number, "chunk": asdict(chunk)}
         for number, source in enumerate(blueprint.sources)
         for chunk in source.chunks
     ]
     if not rows:
         # What the sources lack is said when the parts are counted.
         return
-    done = _dataset(rows).map(
-        partial(_make_or_keep, home=home, blueprint=blueprint.without_chunks()),
-        compute=_tasks(config, rows),
-    )
+    sizes = [chunk.num_records for source in blueprint.sources for chunk in source.chunks]
+    make = partial(_make_or_keep, home=home, blueprint=blueprint.without_chunks())
+    most = round(_PIXELS_A_TASK / config.size**2)
+    done = _in_tasks(config, rows, sizes, most=most, work=make)
     num_records = sum(source.num_records for source in blueprint.sources)
     _follow(done, _Progress("records", "parts", num_records, report))
 
 
-def _make_or_keep(row: Mapping[str, Any], *, home: Place, blueprint: Blueprint) -> dict[str, Any]:
+def _make_or_keep(row: Row, *, home: Place, blueprint: Blueprint) -> dict[str, Any]:
     """Make the part of one chunk, unless it is there; runs on a worker."""
-    source, chunk = blueprint.sources[row["source"]], Chunk(**json.loads(row["chunk"]))
+    source, chunk = blueprint.sources[row["source"]], Chunk(**row["chunk"])
     name, parts = source.part_name(chunk.index), home / blueprint.parts_of(source)
     record = read_part(parts, name)
     is_kept = record is not None
@@ -150,15 +155,14 @@ def _finish_parts(
     config: PairsConfig, blueprint: Blueprint, home: Place, inventory: Inventory, report: Report
 ) -> None:
     rows = list(_shard_rows(blueprint, inventory))
-    light, dataset = blueprint.without_chunks(), _dataset(rows)
+    light = blueprint.without_chunks()
     if blueprint.encoding is None:
-        done = dataset.map(
-            partial(_finish_or_keep, home=home, blueprint=light), compute=_tasks(config, rows)
-        )
+        finish = partial(_finish_or_keep, home=home, blueprint=light)
+        done = _in_tasks(config, rows, [1] * len(rows), most=_SHARDS_A_TASK, work=finish)
     else:
         num_gpus = int(ray.cluster_resources().get("GPU", 0))
         size = min(num_gpus or config.workers or num_cores(), len(rows))
-        done = dataset.map(
+        done = _dataset([_task([row]) for row in rows]).flat_map(
             _Finisher,
             fn_constructor_kwargs={
                 "home": home,
@@ -180,7 +184,7 @@ def _shard_rows(blueprint: Blueprint, inventory: Inventory) -> Iterator[dict[str
                 source.part_name(part): inventory.duplicates_of(first + part)
                 for part in shard.parts
             }
-            yield {"source": number, "name": shard.name, "parts": json.dumps(parts)}
+            yield {"source": number, "name": shard.name, "parts": parts}
         first += len(source.chunks)
 
 
@@ -191,19 +195,20 @@ class _Finisher:
         self._home, self._blueprint = home, blueprint
         self._encoder = Encoder(encoding)
 
-    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        return _finish_or_keep(
-            row, home=self._home, blueprint=self._blueprint, encoder=self._encoder
+    def __call__(self, task: Row) -> list[dict[str, Any]]:
+        finish = partial(
+            _finish_or_keep, home=self._home, blueprint=self._blueprint, encoder=self._encoder
         )
+        return _each(task, work=finish)
 
 
 def _finish_or_keep(
-    row: Mapping[str, Any], *, home: Place, blueprint: Blueprint, encoder: Encoder | None = None
+    row: Row, *, home: Place, blueprint: Blueprint, encoder: Encoder | None = None
 ) -> dict[str, Any]:
     """Finish one shard, unless it is finished; runs on a worker."""
     source, name = blueprint.sources[row["source"]], row["name"]
     parts, shelf = home / blueprint.parts_of(source), home / blueprint.shelf_of(source)
-    places: dict[str, list[int]] = json.loads(row["parts"])
+    places: dict[str, list[int]] = row["parts"]
     records = [read_record(parts, part) for part in places]
     duplicates = frozenset(
         record.samples[place].key
@@ -230,8 +235,27 @@ def _dataset(rows: list[dict[str, Any]]) -> ray.data.Dataset:
     return ray.data.from_items(rows, override_num_blocks=len(rows))
 
 
-def _tasks(config: PairsConfig, rows: list[dict[str, Any]]) -> ray.data.TaskPoolStrategy:
-    return ray.data.TaskPoolStrategy(size=min(config.workers or num_cores(), len(rows)))
+def _in_tasks(
+    config: PairsConfig, rows: Sequence[Row], sizes: Sequence[int], *, most: int, work: Work
+) -> ray.data.Dataset:
+    """Do the work of every row, several rows a task; sizes as in `guided_tasks`."""
+    workers = config.workers or num_cores()
+    tasks = [
+        _task([rows[place] for place in run]) for run in guided_tasks(sizes, workers, most=most)
+    ]
+    return _dataset(tasks).flat_map(
+        partial(_each, work=work),
+        compute=ray.data.TaskPoolStrategy(size=min(workers, len(tasks))),
+    )
+
+
+def _task(rows: Sequence[Row]) -> dict[str, str]:
+    # As text: rows of different sources would be different types to Arrow.
+    return {"rows": canonical_json(rows)}
+
+
+def _each(task: Row, *, work: Work) -> list[dict[str, Any]]:
+    return [work(row) for row in json.loads(task["rows"])]
 
 
 def _follow(done: ray.data.Dataset, progress: "_Progress") -> None:
@@ -256,7 +280,7 @@ class _Progress:
         self._made = self._kept = self._kept_parts = 0
         self._started = self._said = time.monotonic()
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add(self, row: Row) -> None:
         """Count one part or shard."""
         self._dropped.update(json.loads(row["dropped"]))
         if row["is_kept"]:
