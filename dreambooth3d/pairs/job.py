@@ -41,7 +41,7 @@ Report = Callable[[str], None]
 Row = Mapping[str, Any]
 Work = Callable[[Row], dict[str, Any]]
 # A few seconds of the fastest source; the pieces of a slow one are that small anyway.
-_PIXELS_A_TASK, _SHARDS_A_TASK = 512 * 64**2, 32
+_PIXELS_A_TASK, _SHARDS_A_TASK = 1024 * 64**2, 32
 
 
 def plan(config: PairsConfig, out: Path | str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ lost costs no more than a short one.
 from collections.abc import Iterator, Sequence
 
 # Of what is left, each worker takes this share at a time.
-_SHARE = 0.25
+_SHARE = 0.5
 
 
 def guided_tasks(sizes: Sequence[int], workers: int, *, most: int) -> Iterator[range]:
