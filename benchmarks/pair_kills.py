@@ -17,6 +17,8 @@ from benchmarks.processes import end_driver, family, wait_until, working
 
 NUM_MOMENTS = 10
 _PATIENCE = 180.0
+# What Ray calls the tasks that make and finish parts.
+_TASK = "FlatMap"
 
 
 def same_after_driver_kills(run: PairRun, expected: dict[str, str], seconds: float) -> float:
@@ -101,12 +103,13 @@ def _kill_worker(run: PairRun, out: Path, moment: float) -> str:
         _wait_for_work(process, out)
         time.sleep(moment)
         if not wait_until(lambda: _kill_one(process), seconds=2):
+            process.wait()
             return "ended before"
         return _finished(run, out, process.wait())
 
 
 def _kill_one(process: "Popen[bytes]") -> bool:
-    found = working(family(process.pid), "Map")
+    found = working(family(process.pid), _TASK)
     if not found:
         return False
     found[0].send_signal(signal.SIGKILL)
@@ -125,7 +128,8 @@ def _kill_node(run: PairRun, out: Path, moment: float) -> str:
             _wait_for_work(process, out)
             time.sleep(moment)
             (raylet,) = node.all_processes[PROCESS_TYPE_RAYLET]
-            if not wait_until(lambda: bool(working(family(raylet.process.pid), "Map")), seconds=2):
+            if not wait_until(lambda: bool(working(family(raylet.process.pid), _TASK)), seconds=2):
+                process.wait()
                 return "ended before"
             cluster.remove_node(node, allow_graceful=False)
             return _finished(run, out, process.wait(), place)
