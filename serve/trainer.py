@@ -19,6 +19,8 @@ from serve.settings import ServeSettings
 from serve.trainings import Training, TrainingTable
 
 _logger = logging.getLogger(__name__)
+# What a command line's user is told to do is nothing that a client can do.
+_REMEDY = "send sharp photos on a plain ground, pictures with alpha, or references on white"
 _LEASE_S = 60.0
 _LOOK_S = 1.0
 _STOP_S = 10.0
@@ -100,7 +102,8 @@ def personalize(settings: ServeSettings, training: Training) -> str | None:
     except Dreambooth3dError:
         _logger.exception("subject %s", training.id)
         return "a subject must be trainable on this server, got a refusal; ask the operator"
-    return outcome.error.replace(str(photos), "") or None
+    problem = outcome.error.replace(str(photos), "").partition("; ")[0]
+    return f"{problem}; {_REMEDY}" if problem else None
 
 
 def _pretrained(settings: ServeSettings) -> Path | None:
