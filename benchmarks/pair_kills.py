@@ -19,6 +19,7 @@ NUM_MOMENTS = 10
 _PATIENCE = 180.0
 # What Ray calls the tasks that make and finish parts.
 _TASK = "FlatMap"
+_ENDED = "ended before"
 
 
 def same_after_driver_kills(run: PairRun, expected: dict[str, str], seconds: float) -> float:
@@ -64,11 +65,14 @@ def _count(
     rng = Random(f"{run.seed} {who}")
     same = 0
     for number in range(NUM_MOMENTS):
-        moment = rng.uniform(0.02, 0.95) * seconds
-        with scratch_folder() as out:
-            how = kill(out, moment)
-            is_same = digests(out) == expected
-        same += is_same and how != "ended before"
+        how, moment = _ENDED, seconds
+        while how == _ENDED:
+            # Later than a build took this time nothing can be killed: an earlier moment, then.
+            moment *= rng.uniform(0.02, 0.95)
+            with scratch_folder() as out:
+                how = kill(out, moment)
+                is_same = digests(out) == expected
+        same += is_same
         print(
             f"{who} {number + 1}/{NUM_MOMENTS}, {moment:.1f} s into the work: {how}, "
             f"{'the same bytes' if is_same else 'OTHER BYTES'}",
@@ -92,7 +96,7 @@ def _kill_driver(run: PairRun, out: Path, moment: float) -> str:
         _wait_for_work(process, out)
         time.sleep(moment)
         if process.poll() is not None:
-            return "ended before"
+            return _ENDED
         end_driver(process)
     run.build(out)
     return "repeated"
@@ -104,7 +108,7 @@ def _kill_worker(run: PairRun, out: Path, moment: float) -> str:
         time.sleep(moment)
         if not wait_until(lambda: _kill_one(process), seconds=2):
             process.wait()
-            return "ended before"
+            return _ENDED
         return _finished(run, out, process.wait())
 
 
@@ -130,7 +134,7 @@ def _kill_node(run: PairRun, out: Path, moment: float) -> str:
             (raylet,) = node.all_processes[PROCESS_TYPE_RAYLET]
             if not wait_until(lambda: bool(working(family(raylet.process.pid), _TASK)), seconds=2):
                 process.wait()
-                return "ended before"
+                return _ENDED
             cluster.remove_node(node, allow_graceful=False)
             return _finished(run, out, process.wait(), place)
     finally:
