@@ -36,5 +36,9 @@ class AdapterError(ArtifactError):
     """An adapter does not fit the backbone or the attention mode it is used with."""
 
 
+class UnusableError(InputError):
+    """So much of the input cannot be used that nothing is made of it."""
+
+
 class RunError(Dreambooth3dError):
     """A stage started and could not finish."""

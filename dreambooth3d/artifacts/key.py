@@ -123,7 +123,7 @@ def point_latest(root: Path, key: str) -> None:
 def latest_key(root: Path) -> str:
     """Return the key that `point_latest` was given last; empty where there is none."""
     pointer = root / _LATEST
-    return pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else ""
+    return pointer.read_bytes().decode("utf-8", "replace").strip() if pointer.is_file() else ""
 
 
 def latest(root: Path, *, what: str, made_by: str) -> Path:

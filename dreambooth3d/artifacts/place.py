@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote
 
@@ -176,8 +177,13 @@ class Place:
     @contextmanager
     def _appending(self) -> Iterator[BinaryIO]:
         if self.store:
-            with self._remote().open_output_stream(self.path, compression=None) as stream:
-                yield cast(BinaryIO, stream)
+            # A stream that is closed half-way would be a file: it is sent when it is whole.
+            with TemporaryFile() as whole:
+                yield cast(BinaryIO, whole)
+                whole.seek(0)
+                with self._remote().open_output_stream(self.path, compression=None) as stream:
+                    while part := whole.read(_STREAM_BYTES):
+                        stream.write(part)
             return
         with publish_file(Path(self.path)) as aside, aside.open("wb") as file:
             yield file

@@ -54,7 +54,7 @@ class RememberingSegmenter:
     def __init__(self, cut: Segmenter, *, budget_bytes: int = _CUT_BYTES) -> None:
         self._cut = cut
         self._budget = budget_bytes
-        self._kept: OrderedDict[bytes, tuple[Alpha, UncertainCutError | None]] = OrderedDict()
+        self._kept: OrderedDict[bytes, tuple[Alpha, str]] = OrderedDict()
 
     def __call__(self, image: Image.Image) -> Alpha:
         """Return the object's alpha, (H, W).
@@ -70,27 +70,20 @@ class RememberingSegmenter:
         alpha_HW, doubt = self._kept[key]
         while sum(alpha.nbytes for alpha, _ in self._kept.values()) > self._budget:
             self._kept.popitem(last=False)
-        if doubt is not None:
-            raise doubt
+        if doubt:
+            raise UncertainCutError(doubt, alpha_HW)
         return alpha_HW
 
-    def _cut_once(self, image: Image.Image) -> tuple[Alpha, UncertainCutError | None]:
-        doubt = None
+    def _cut_once(self, image: Image.Image) -> tuple[Alpha, str]:
+        # The sentence alone: an error that is kept keeps everything that was at hand.
+        doubt = ""
         try:
             alpha_HW = self._cut(image)
         except UncertainCutError as error:
-            alpha_HW, doubt = error.alpha_HW, error
+            alpha_HW, doubt = error.alpha_HW, str(error)
         # Several pairs are given the same array.
         alpha_HW.flags.writeable = False
         return alpha_HW, doubt
-
-
-def shows_plain_ground(image: Image.Image) -> bool:
-    """Say whether a picture shows its object alone on a plain ground, or on none, already.
-
-    Beside a reference on white such a target teaches nothing of scenes.
-    """
-    return has_alpha(image) or has_plain_backdrop(image)
 
 
 def cut_photographed_reference(

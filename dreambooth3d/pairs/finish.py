@@ -24,7 +24,7 @@ from dreambooth3d.errors import ArtifactError
 from dreambooth3d.pairs.parts import PartRecord
 from dreambooth3d.pairs.records import Rejected, SampleNote
 from dreambooth3d.pairs.refusals import DropLog, Refusal
-from dreambooth3d.pairs.splits import Split, split_of
+from dreambooth3d.pairs.splits import HELD_OUT, Split, split_of
 
 # Adds members to those of a sample.
 Encode = Callable[[str, Members], Members]
@@ -51,6 +51,7 @@ class FinishedShard:
     """The record of what some parts became.
 
     Attributes:
+        name: of the plan they were made by.
         shards: one of every split; none when no sample is left.
         num_by_licence: samples by licence.
         attributions: who must be named, sorted.
@@ -58,6 +59,7 @@ class FinishedShard:
         duplicates: those of them that were left out last.
     """
 
+    name: str
     shards: tuple[ShardEntry, ...]
     num_by_licence: dict[str, int]
     attributions: tuple[str, ...]
@@ -90,7 +92,7 @@ def finish_shard(
     refused = (refusal.reason for record in records for refusal in record.refused)
     dropped = dict(sorted((drops.counts + Counter(refused)).items()))
     kept = [note for record in records for note in record.samples if note.key not in duplicates]
-    splits = {note.key: _split_of(note, rules) for note in kept}
+    splits = {note.key: split_by(note, rules) for note in kept}
     is_as_it_was = (
         encode is None and not duplicates and len(records) == 1 and len(set(splits.values())) == 1
     )
@@ -105,6 +107,7 @@ def finish_shard(
         source = records[0].shard.source
         shards = _pack(name, source, samples, shelf, splits, dropped, rules, encode)
     finished = FinishedShard(
+        name=name,
         shards=tuple(shards),
         num_by_licence=dict(sorted(Counter(note.licence for note in kept).items())),
         attributions=tuple(sorted({note.attribution for note in kept} - {""})),
@@ -137,7 +140,8 @@ def read_finished(shelf: Place, name: str) -> FinishedShard:
     opened = open_sealed(path.read_bytes(), what="shard record", name=str(path))
     found = cast(dict[str, Any], opened)
     try:
-        return FinishedShard(
+        finished = FinishedShard(
+            name=found["name"],
             shards=tuple(ShardEntry(**shard) for shard in found["shards"]),
             num_by_licence=found["num_by_licence"],
             attributions=tuple(found["attributions"]),
@@ -149,6 +153,12 @@ def read_finished(shelf: Place, name: str) -> FinishedShard:
             f"shard record must be one this version wrote, got another form in {path} ({error}); "
             "delete its folder and run again"
         ) from error
+    if finished.name != name:
+        raise ArtifactError(
+            f"shard record {path} must be of {name}, got that of {finished.name}; "
+            "delete its folder and run again"
+        )
+    return finished
 
 
 def shard_name(name: str, split: Split, rules: FinishRules) -> str:
@@ -167,10 +177,10 @@ def read_samples(parts: Place, shard: ShardEntry) -> Iterator[tuple[str, dict[st
         yield key, {name: tar[start : start + size] for name, (start, size) in ranges.items()}
 
 
-def _split_of(note: SampleNote, rules: FinishRules) -> Split:
-    """A sample that was held out by the corpus it comes from stays so."""
-    if note.split == "held_out":
-        return "held_out"
+def split_by(note: SampleNote, rules: FinishRules) -> Split:
+    """Return the split of a sample; one that the corpus it comes from held out stays so."""
+    if note.split == HELD_OUT:
+        return HELD_OUT
     return split_of(note.subject, rules.held_out_share, rules.seed)
 
 

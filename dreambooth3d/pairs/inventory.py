@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreambooth3d.artifacts.place import Place
-from dreambooth3d.errors import InputError
+from dreambooth3d.errors import InputError, UnusableError
 from dreambooth3d.pairs.blueprint import Blueprint
 from dreambooth3d.pairs.duplicates import near_duplicates
+from dreambooth3d.pairs.finish import FinishRules, split_by
 from dreambooth3d.pairs.parts import PartRecord, read_record
 from dreambooth3d.pairs.plan import PlannedSource
 from dreambooth3d.pairs.refusals import Refusal
+from dreambooth3d.pairs.splits import HELD_OUT
 from dreambooth3d.vision.refusal import BAD_REASONS
 
 Hashes = NDArray[np.uint64]
@@ -49,28 +51,32 @@ def take_inventory(home: Place, blueprint: Blueprint, *, max_bad_fraction: float
     """Read the records of all parts, and find near-duplicates.
 
     Raises:
-        InputError: too many records of a source are broken, or no record of any is left.
+        UnusableError: too many records of a source are broken, or no record of any is left.
+        InputError: a subject would be trained on and held out.
     """
     counts: list[int] = []
-    columns: list[Hashes] = [np.zeros((3, 0), dtype=np.uint64)]
+    columns: list[Hashes] = [np.zeros((4, 0), dtype=np.uint64)]
     dropped: Counter[str] = Counter()
     for source in blueprint.sources:
         first, own = len(counts), Counter[str]()
         examples: dict[str, Refusal] = {}
-        for record in _records(home, blueprint, source):
+        for record in part_records(home, blueprint, source):
             counts.append(len(record.samples))
-            columns.append(_columns(record))
+            columns.append(_columns(record, blueprint.rules))
             for refusal in record.refused:
                 own[refusal.reason] += 1
                 examples.setdefault(refusal.reason, refusal)
         require_usable(source.label, own, examples, sum(counts[first:]), max_bad_fraction)
         dropped.update(own)
-    target, reference, subjects = np.concatenate(columns, axis=1)
+    target, reference, subjects, is_held_out = np.concatenate(columns, axis=1)
     if not len(target):
-        raise InputError(
+        raise UnusableError(
             f"corpus must hold a pair, got none ({told(dropped) or 'the sources are empty'}); "
             "give other sources or milder settings"
         )
+    on_both_sides = np.intersect1d(subjects[is_held_out > 0], subjects[is_held_out == 0])
+    if len(on_both_sides):
+        raise InputError(_told_twice(home, blueprint, int(on_both_sides[0])))
     bits = blueprint.duplicate_bits
     return Inventory(
         starts=(0, *np.cumsum(counts).tolist()),
@@ -98,13 +104,13 @@ def require_usable(
         max_bad_fraction: of all records that may be broken.
 
     Raises:
-        InputError: says how much, and of what kind.
+        UnusableError: says how much, and of what kind.
     """
     bad = Counter({reason: n for reason, n in dropped.items() if reason in BAD_REASONS})
     num_records = num_samples + dropped.total()
     if bad.total() > max_bad_fraction * num_records:
         worst = examples[bad.most_common(1)[0][0]]
-        raise InputError(
+        raise UnusableError(
             f"source {label} must have at most {max_bad_fraction:.0%} broken records, "
             f"got {bad.total()} of {num_records} ({told(bad)}), such as {worst.origin}: "
             f"{worst.sentence}; correct the source or raise max_bad_fraction"
@@ -117,17 +123,38 @@ def told(dropped: Counter[str]) -> str:
     return ", ".join(f"{reason} {count}" for reason, count in found)
 
 
-def _records(home: Place, blueprint: Blueprint, source: PlannedSource) -> Iterator[PartRecord]:
+def part_records(home: Place, blueprint: Blueprint, source: PlannedSource) -> Iterator[PartRecord]:
+    """Yield the records of a source's parts, in order."""
     parts = home / blueprint.parts_of(source)
     return (read_record(parts, name) for name in source.part_names())
 
 
-def _columns(record: PartRecord) -> Hashes:
-    """Target hash, reference hash and subject of every sample, (3, N)."""
-    rows: Sequence[tuple[int, int, int]] = [
-        (note.target_hash, note.reference_hash, _hash(note.subject)) for note in record.samples
+def _told_twice(home: Place, blueprint: Blueprint, subject: int) -> str:
+    """Say which subject would be trained on and held out, and where it comes from."""
+    found: dict[str, str] = {}
+    for source in blueprint.sources:
+        for record in part_records(home, blueprint, source):
+            for note in record.samples:
+                if _hash(note.subject) == subject:
+                    found[source.label] = note.subject
+    return (
+        f"subject must be in one split, got {next(iter(found.values()))!r} trained on and held "
+        f"out, from {' and '.join(found)}; put it on the blocklist, or leave one source out"
+    )
+
+
+def _columns(record: PartRecord, rules: FinishRules) -> Hashes:
+    """Target hash, reference hash, subject and whether it is held out, of every sample, (4, N)."""
+    rows: Sequence[tuple[int, int, int, bool]] = [
+        (
+            note.target_hash,
+            note.reference_hash,
+            _hash(note.subject),
+            split_by(note, rules) == HELD_OUT,
+        )
+        for note in record.samples
     ]
-    return np.array(rows, dtype=np.uint64).reshape(-1, 3).T
+    return np.array(rows, dtype=np.uint64).reshape(-1, 4).T
 
 
 def _hash(subject: str) -> int:

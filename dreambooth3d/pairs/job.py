@@ -24,7 +24,7 @@ from dreambooth3d.artifacts.manifest import MANIFEST_NAME, Manifest
 from dreambooth3d.artifacts.pairs import read_manifest
 from dreambooth3d.artifacts.place import Place
 from dreambooth3d.artifacts.shard import BLANK_NAME
-from dreambooth3d.errors import InputError, RunError
+from dreambooth3d.errors import RunError, UnusableError
 from dreambooth3d.pairs.blueprint import Blueprint, draw_blueprint
 from dreambooth3d.pairs.config import PairsConfig
 from dreambooth3d.pairs.encoding import Encoder, Encoding
@@ -32,9 +32,9 @@ from dreambooth3d.pairs.finish import finish_shard, is_finished
 from dreambooth3d.pairs.inventory import Inventory, take_inventory, told
 from dreambooth3d.pairs.parts import make_part, read_part, read_record, write_part
 from dreambooth3d.pairs.publishing import PREVIEW_NAME, gather_results, publish_corpus
-from dreambooth3d.pairs.records import Chunk
+from dreambooth3d.pairs.records import Chunk, Source
 from dreambooth3d.pairs.scheduling import guided_tasks
-from dreambooth3d.pairs.unusable import publish_refusals
+from dreambooth3d.pairs.unusable import publish_refusals, remove_refusals
 from dreambooth3d.runtime.session import last_line, num_cores, quiet_data_logs, ray_session
 
 Report = Callable[[str], None]
@@ -42,6 +42,8 @@ Row = Mapping[str, Any]
 Work = Callable[[Row], dict[str, Any]]
 # A few seconds of the fastest source; the pieces of a slow one are that small anyway.
 _PIXELS_A_TASK, _SHARDS_A_TASK = 1024 * 64**2, 32
+# What a record of a slow source costs, in records of the fastest one.
+_SLOW = 64
 
 
 def plan(config: PairsConfig, out: Path | str) -> dict[str, Any]:
@@ -108,13 +110,15 @@ def _build(config: PairsConfig, blueprint: Blueprint, home: Place, report: Repor
         _make_parts(config, blueprint, home, report)
         inventory = _inventory(config, blueprint, home, report)
         _finish_parts(config, blueprint, home, inventory, report)
-    return publish_corpus(home, blueprint, gather_results(home, blueprint, inventory))
+    manifest = publish_corpus(home, blueprint, gather_results(home, blueprint, inventory))
+    remove_refusals(home / f"{blueprint.key}.refused")
+    return manifest
 
 
 def _inventory(config: PairsConfig, blueprint: Blueprint, home: Place, report: Report) -> Inventory:
     try:
         return take_inventory(home, blueprint, max_bad_fraction=config.max_bad_fraction)
-    except InputError:
+    except UnusableError:
         shown = home / f"{blueprint.key}.refused"
         publish_refusals(shown, blueprint, home)
         report(f"pairs: what was left out, and why: {shown / PREVIEW_NAME}")
@@ -130,12 +134,21 @@ def _make_parts(config: PairsConfig, blueprint: Blueprint, home: Place, report: 
     if not rows:
         # What the sources lack is said when the parts are counted.
         return
-    sizes = [chunk.num_records for source in blueprint.sources for chunk in source.chunks]
+    sizes = [
+        chunk.num_records * (_SLOW if _is_slow(source.source) else 1)
+        for source in blueprint.sources
+        for chunk in source.chunks
+    ]
     make = partial(_make_or_keep, home=home, blueprint=blueprint.without_chunks())
     most = round(_PIXELS_A_TASK / config.size**2)
     done = _in_tasks(config, rows, sizes, most=most, work=make)
     num_records = sum(source.num_records for source in blueprint.sources)
     _follow(done, _Progress("records", "parts", num_records, report))
+
+
+def _is_slow(source: Source) -> bool:
+    """Whether its objects are cut out or rendered large: seconds a record, not milliseconds."""
+    return source.needs_segmentation or source.name == "meshes"
 
 
 def _make_or_keep(row: Row, *, home: Place, blueprint: Blueprint) -> dict[str, Any]:
@@ -218,11 +231,17 @@ def _finish_or_keep(
     is_kept = is_finished(shelf, name)
     if not is_kept:
         finish_shard(name, parts, records, duplicates, blueprint.rules, shelf, encode=encoder)
-    if encoder is not None and not (shelf / BLANK_NAME).is_file():
-        (shelf / BLANK_NAME).write_bytes(encoder.blank())
+    if encoder is not None:
+        _require_blank(shelf / BLANK_NAME, encoder.blank())
     dropped = {"near_duplicate": len(duplicates)} if duplicates else {}
     num_samples = sum(len(record.samples) for record in records)
     return _result(num_samples, dropped, is_kept=is_kept)
+
+
+def _require_blank(place: Place, blank: bytes) -> None:
+    """Write the view of nothing, unless it is there as it should be."""
+    if not place.is_file() or place.read_bytes() != blank:
+        place.write_bytes(blank)
 
 
 def _result(num_records: int, dropped: Mapping[str, int], *, is_kept: bool) -> dict[str, Any]:

@@ -18,11 +18,16 @@ _CAMEL = re.compile(r"(?<=[a-z][a-z])(?=[A-Z][a-z])|(?<=[A-Za-z])(?=\d)")
 
 def name_of_file(file: str) -> str:
     """Make a name of a path, as in `lamps/table_lamp-02.glb`: table lamp."""
-    folder, name = posixpath.split(file)
-    cleaned = clean_name(_without_serial(posixpath.splitext(name)[0]))
+    return name_of_folder(posixpath.splitext(file)[0])
+
+
+def name_of_folder(path: str) -> str:
+    """The same of a folder, whose name has no ending: `Dr. Pepper can`."""
+    folder, name = posixpath.split(path)
+    cleaned = clean_name(_without_serial(name))
     if cleaned or not folder:
         return cleaned
-    return name_of_file(folder)
+    return name_of_folder(folder)
 
 
 def clean_name(text: str) -> str:

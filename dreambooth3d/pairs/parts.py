@@ -105,7 +105,13 @@ def read_record(place: Place, name: str) -> PartRecord:
     """
     path = _record_place(place, name)
     found = open_sealed(path.read_bytes(), what="part record", name=str(path))
-    return _parse(cast(dict[str, Any], found), str(path))
+    record = _parse(cast(dict[str, Any], found), str(path))
+    if record.shard.name != name:
+        raise ArtifactError(
+            f"part record {path} must be of {name}, got that of {record.shard.name}; "
+            "delete its folder and run again"
+        )
+    return record
 
 
 def _record_place(place: Place, name: str) -> Place:

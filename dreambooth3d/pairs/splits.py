@@ -13,6 +13,7 @@ from dreambooth3d.errors import ConfigError, InputError
 from dreambooth3d.vision.refusal import RefusedError
 
 Split: TypeAlias = Literal["train", "held_out"]
+HELD_OUT: Split = "held_out"
 
 _COLUMN = "subject"
 _ANY_END = "*"

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 from dreambooth3d.artifacts.place import Place
 from dreambooth3d.pairs.blueprint import Blueprint
-from dreambooth3d.pairs.parts import PartRecord, read_record
+from dreambooth3d.pairs.inventory import part_records
+from dreambooth3d.pairs.parts import PartRecord
 from dreambooth3d.pairs.plan import PlannedSource
 from dreambooth3d.pairs.preview import SourceTotals, preview_page
 from dreambooth3d.pairs.publishing import PREVIEW_NAME, dropped_example
@@ -26,13 +27,13 @@ def publish_refusals(folder: Place, blueprint: Blueprint, home: Place) -> None:
     lines = (
         (source.label, refusal)
         for source in sources
-        for refusal in _refused(_records(home, blueprint, source))
+        for refusal in _refused(part_records(home, blueprint, source))
     )
     (folder / REFUSALS_NAME).write_stream(refusal_lines(lines))
     examples = [
         dropped_example(source.label, refusal)
         for source in sources
-        for refusal in first_of_each(_refused(_records(home, blueprint, source)), _SHOWN)
+        for refusal in first_of_each(_refused(part_records(home, blueprint, source)), _SHOWN)
     ]
     page = preview_page(
         title=f"Pairs {blueprint.key}: not made",
@@ -44,11 +45,20 @@ def publish_refusals(folder: Place, blueprint: Blueprint, home: Place) -> None:
     (folder / PREVIEW_NAME).write_bytes(page.encode())
 
 
+def remove_refusals(folder: Place) -> None:
+    """Remove what `publish_refusals` wrote, when the corpus could be made after all."""
+    for name in (REFUSALS_NAME, PREVIEW_NAME):
+        if (folder / name).is_file():
+            (folder / name).delete()
+    if folder.local_path is not None and folder.local_path.is_dir():
+        folder.local_path.rmdir()
+
+
 def _totals(home: Place, blueprint: Blueprint, source: PlannedSource) -> SourceTotals:
     subjects: set[str] = set()
     dropped: Counter[str] = Counter()
     num_samples = 0
-    for record in _records(home, blueprint, source):
+    for record in part_records(home, blueprint, source):
         num_samples += len(record.samples)
         subjects.update(note.subject for note in record.samples)
         dropped.update(record.shard.dropped)
@@ -58,11 +68,6 @@ def _totals(home: Place, blueprint: Blueprint, source: PlannedSource) -> SourceT
         num_subjects=len(subjects),
         dropped=dict(sorted(dropped.items())),
     )
-
-
-def _records(home: Place, blueprint: Blueprint, source: PlannedSource) -> Iterator[PartRecord]:
-    parts = home / blueprint.parts_of(source)
-    return (read_record(parts, name) for name in source.part_names())
 
 
 def _refused(records: Iterator[PartRecord]) -> Iterator[Refusal]:

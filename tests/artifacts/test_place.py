@@ -1,8 +1,10 @@
+import hashlib
 import io
 import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -242,3 +244,17 @@ def test_without_a_network_the_hub_is_one_sentence() -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("place hf://datasets/owner/name/data must be readable, got: ")
+
+
+def test_a_stream_that_breaks_leaves_no_file(tmp_path: Path) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"first"
+        raise KeyError("second")
+
+    for home in (Place.parse(str(tmp_path / "here")), Place.parse(f"memory://{tmp_path.name}")):
+        with pytest.raises(KeyError):
+            (home / "a.txt").write_stream(broken())
+        assert not (home / "a.txt").is_file()
+        digest = (home / "a.txt").write_stream([b"one", b"two"])
+        assert (home / "a.txt").read_bytes() == b"onetwo"
+        assert digest == hashlib.sha256(b"onetwo").hexdigest()

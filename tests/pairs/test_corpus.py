@@ -165,6 +165,32 @@ def test_splits_part_subjects(tmp_path: Path) -> None:
     assert list(problems_in(Place.parse(str(folder)))) == []
 
 
+def test_what_was_held_out_once_is_never_trained_on(tmp_path: Path) -> None:
+    """Three generations: a corpus, one of it that holds out more, and one of that."""
+    config = replace(SCENES, samples=24, held_out_share=0.3, duplicate_bits=-1)
+    first, _ = build_here(config, tmp_path)
+    again = replace(config, sources=(f"webdataset:{first}",), held_out_share=0.5)
+    second, _ = build_here(again, tmp_path)
+    third, _ = build_here(
+        replace(again, sources=(f"webdataset:{second}",), held_out_share=0.0), tmp_path
+    )
+    held, trained = (
+        {str(pair.meta["subject"]) for pair in PairCorpus.open(third, split=split)}
+        for split in ("held_out", "train")
+    )
+    assert held == {str(pair.meta["subject"]) for pair in PairCorpus.open(second, split="held_out")}
+    assert trained
+    assert not held & trained
+
+
+def test_a_subject_on_both_sides_of_a_split_is_refused(tmp_path: Path) -> None:
+    config = replace(SCENES, samples=12, held_out_share=0.5, duplicate_bits=-1)
+    first, _ = build_here(config, tmp_path)
+    both = replace(config, sources=(f"webdataset:{first}", "scenes"), held_out_share=0.0)
+    with pytest.raises(InputError, match=r"subject must be in one split.*webdataset and scenes"):
+        build_here(both, tmp_path)
+
+
 def test_a_source_that_is_mostly_broken_is_one_error(tmp_path: Path) -> None:
     home = album(tmp_path / "album")
     for path in home.glob("*/[012].png"):

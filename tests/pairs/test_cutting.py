@@ -13,7 +13,6 @@ from dreambooth3d.pairs.cutting import (
     cut_photographed_reference,
     cut_target,
     frame_target,
-    shows_plain_ground,
 )
 from dreambooth3d.pairs.parts import make_part
 from dreambooth3d.pairs.records import RawPair, Rejected, Sample
@@ -21,7 +20,6 @@ from dreambooth3d.pairs.sources.registry import parse_source
 from dreambooth3d.vision.refusal import RefusedError, UncertainCutError
 from dreambooth3d.vision.segment import build_segmenter
 from tests.pairs.corpora import chain, object_photo
-from tests.vision.pictures import drawn_photo
 
 
 class Counting:
@@ -79,24 +77,6 @@ def test_a_wide_target_is_cropped_around_its_object() -> None:
     assert found.mask_HW is not None
     square = np.asarray(frame_target(found, 50).image)
     assert (square != 255).any(axis=2)[10:40, 20:40].mean() > 0.5
-
-
-def test_objects_on_plain_ground_are_no_scenes() -> None:
-    assert shows_plain_ground(object_photo(1))
-    scene, mask = drawn_photo()
-    assert not shows_plain_ground(scene)
-    scene.putalpha(Image.fromarray(mask))
-    assert shows_plain_ground(scene)
-    assert not shows_plain_ground(Image.new("RGB", (64, 64), "white"))
-
-
-def test_clean_views_of_real_objects_are_on_plain_ground_and_photos_are_not(shared: Path) -> None:
-    clean = sorted((shared / "subjects").glob("*/references/*.png"))
-    photos = sorted((shared / "photos").glob("*/*.jpg"))
-    assert len(clean) == 32
-    assert len(photos) == 27
-    assert all(shows_plain_ground(Image.open(path)) for path in clean)
-    assert not any(shows_plain_ground(Image.open(path)) for path in photos)
 
 
 def test_an_uncertain_cut_is_enough_for_a_target_and_never_for_a_reference() -> None:

@@ -12,7 +12,7 @@ from dreambooth3d.pairs.mesh_catalogue import (
     subject_of,
 )
 from dreambooth3d.pairs.mesh_files import ModelFile, open_files
-from dreambooth3d.pairs.nouns import clean_name, name_of_file
+from dreambooth3d.pairs.nouns import clean_name, name_of_file, name_of_folder
 from tests.pairs.mesh_samples import write_zip
 
 PROPERTIES = """# comment
@@ -47,6 +47,11 @@ modelRotation#2=1 0 zero
 )
 def test_names_of_files_become_nouns(file: str, name: str) -> None:
     assert name_of_file(file) == name
+
+
+def test_names_of_folders_have_no_ending() -> None:
+    assert name_of_folder("shelf/Dr. Pepper can") == "dr pepper can"
+    assert name_of_folder("coca.cola bottle 2/IMG_0001") == "coca cola bottle"
 
 
 def test_long_names_are_cut() -> None:

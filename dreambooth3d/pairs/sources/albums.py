@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from dreambooth3d.artifacts.catalogue import read_subjects_csv
 from dreambooth3d.artifacts.image import IMAGE_SUFFIXES, natural_order
 from dreambooth3d.artifacts.subject import Problem
-from dreambooth3d.pairs.nouns import name_of_file
+from dreambooth3d.pairs.nouns import name_of_folder
 from dreambooth3d.pairs.sources.listing import is_hidden
 from dreambooth3d.pairs.sources.origin import printable
 
@@ -83,7 +83,7 @@ def find_albums(names: Sequence[str], *, root: str) -> tuple[Album, ...]:
     return tuple(
         replace(
             _album(home, homes[home], printable(home or root), exists),
-            name=name_of_file(printable(home or root)),
+            name=name_of_folder(printable(home or root)),
         )
         for home in ordered
     )

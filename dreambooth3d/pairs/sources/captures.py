@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from dreambooth3d.artifacts.image import IMAGE_SUFFIXES
-from dreambooth3d.artifacts.jsonfile import JsonValue
+from dreambooth3d.artifacts.jsonfile import JsonValue, canonical_json
 from dreambooth3d.artifacts.key import artifact_key
 from dreambooth3d.artifacts.place import Place
 from dreambooth3d.artifacts.settings import require_choices, require_range
@@ -25,7 +25,7 @@ from dreambooth3d.pairs.sources.chunking import pack_name, unpack_name, whole
 from dreambooth3d.pairs.sources.listing import place_files
 from dreambooth3d.pairs.sources.pairing import spread_pairs
 
-_REVISION = 2
+_REVISION = 3
 
 Captions = Literal["beside", "prompts"]
 
@@ -60,8 +60,9 @@ class CapturesSource:
         """A hash of the settings and of every file that counts."""
         settings = {name: value for name, value in asdict(self).items() if name != "place"}
         albums, problems = self._albums()
-        told = [f"{album.subject}/{album.class_noun}/{album.name}" for album in albums]
-        told += [problem.sentence for problem in problems]
+        # Which photo is whose, and what it is for, stands in a table, in no file's content.
+        told = [canonical_json(album) for album in albums]
+        told += [canonical_json(problem) for problem in problems]
         files = place_files(self._folder, [name for album in albums for name in album.files])
         return artifact_key(
             self.name, _REVISION, settings, (*told, self._folder.fingerprint(files))

@@ -1,6 +1,8 @@
 """Files of a source: found in a fixed order, and read so that a broken one is told from a cut."""
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 from dreambooth3d.artifacts.place import Place, PlacedFile
 from dreambooth3d.errors import InputError
@@ -37,11 +39,16 @@ def place_files(folder: Place, names: Iterable[str]) -> tuple[PlacedFile, ...]:
     wanted = frozenset(names)
     if folder.local_path is None:
         return tuple(file for file in folder.list() if file.name in wanted)
-    sizes = {name: (folder.local_path / name).lstat() for name in sorted(wanted)}
+    sizes = {name: _status(folder.local_path / name) for name in sorted(wanted)}
     return tuple(
         PlacedFile(name=name, size=found.st_size, mtime_ns=found.st_mtime_ns)
         for name, found in sizes.items()
     )
+
+
+def _status(path: Path) -> os.stat_result:
+    """Of what a link leads to; of the link where it leads nowhere."""
+    return path.stat() if path.exists() else path.lstat()
 
 
 def locate(folder: Place, name: str) -> Place:

@@ -1,5 +1,6 @@
 """The byte index beside a tar: which samples must be there, where, and with what checksum."""
 
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -140,7 +141,37 @@ def _fill(
             "written for, got others; copy both again, or delete the index to take the tar as it is"
         )
         return
+    if _members(span) != _expected(item):
+        sample.refuse(
+            f"byte index must list the members of sample {printable(item.key)} as they lie in its "
+            "tar, got others; copy it again, or delete it to take the tar as it is"
+        )
+        return
     for extension, (offset, size) in item.ranges.items():
         if extension in wanted:
             first = offset - item.start
             sample.members[extension] = span[first : first + size]
+
+
+def _members(span: bytes) -> dict[str, tuple[int, int]]:
+    """Where the members of a sample lie by their own headers; none when one is no header."""
+    found: dict[str, tuple[int, int]] = {}
+    place = 0
+    while place < len(span):
+        try:
+            header = tarfile.TarInfo.frombuf(
+                span[place : place + tarfile.BLOCKSIZE], "utf-8", "surrogateescape"
+            )
+        except tarfile.HeaderError:
+            return {}
+        place += tarfile.BLOCKSIZE
+        found[header.name] = (place, header.size)
+        place += -(-header.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    return found
+
+
+def _expected(item: IndexedSample) -> dict[str, tuple[int, int]]:
+    return {
+        f"{item.key}.{extension}": (offset - item.start, size)
+        for extension, (offset, size) in item.ranges.items()
+    }

@@ -20,6 +20,7 @@ from dreambooth3d.pairs.sources.origin import printable
 from dreambooth3d.pairs.sources.recorded_splits import read_splits
 from dreambooth3d.pairs.sources.sample_tar import SampleTar
 from dreambooth3d.pairs.sources.tar_samples import TarSample
+from dreambooth3d.pairs.splits import HELD_OUT
 from dreambooth3d.vision.refusal import RefusedError
 
 _REVISION = 2
@@ -142,9 +143,9 @@ class WebDatasetSource:
         if sample.problem is not None:
             raise sample.problem
         meta = _read_meta(_member(sample, self.meta))
-        if split is not None:
-            # What the sample itself says of its split goes first.
-            meta.setdefault(_SPLIT, split)
+        if split is not None and meta.get(_SPLIT) != HELD_OUT:
+            # A sample keeps what it was told when it was read before; held out once is for good.
+            meta[_SPLIT] = split
         return RawPair(
             key=key,
             reference=_require(sample, self.reference),
