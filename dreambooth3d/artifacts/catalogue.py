@@ -52,17 +52,10 @@ def read_rows(path: Path) -> tuple[Row, ...]:
     Raises:
         InputError: The file is missing, empty, of no known form, or its columns cannot be used.
     """
-    readers = {
-        ".csv": _csv_rows,
-        ".parquet": _parquet_rows,
-        ".pq": _parquet_rows,
-        ".jsonl": _jsonl_rows,
-        ".ndjson": _jsonl_rows,
-    }
-    reader = readers.get(path.suffix.lower())
+    reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(
-            f"a catalogue must be a folder or one of {', '.join(readers)}, got {path}; "
+            f"a catalogue must be a folder or one of {', '.join(TABLE_SUFFIXES)}, got {path}; "
             "check the path, or rename or convert it"
         )
     if not path.is_file():
@@ -238,3 +231,13 @@ def _as_text(value: object, *, is_list: bool) -> str | None:
 def _bad_row(number: int, line: int | None, field: str, sentence: str) -> Row:
     problem = Problem(row=number, line=line, field=field, sentence=sentence)
     return Row(number=number, line=line, cells={}, problems=(problem,))
+
+
+_READERS = {
+    ".csv": _csv_rows,
+    ".parquet": _parquet_rows,
+    ".pq": _parquet_rows,
+    ".jsonl": _jsonl_rows,
+    ".ndjson": _jsonl_rows,
+}
+TABLE_SUFFIXES = tuple(_READERS)

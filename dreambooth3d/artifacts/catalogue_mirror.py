@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from dreambooth3d.artifacts.catalogue import read_rows
+from dreambooth3d.artifacts.catalogue import TABLE_SUFFIXES, read_rows
 from dreambooth3d.artifacts.image import IMAGE_SUFFIXES
 from dreambooth3d.artifacts.key import publish_file
 from dreambooth3d.artifacts.place import Place, PlacedFile
@@ -27,8 +27,8 @@ def bring_here(source: str, cache: Path) -> Path:
     if place.local_path is not None:
         return place.local_path
     home = cache / hashlib.sha256(place.url.encode()).hexdigest()[:16]
-    if not PurePosixPath(place.path).suffix:
-        _copy(place, home, (f for f in place.list() if _is_of_subject(f.name)))
+    if PurePosixPath(place.path).suffix.lower() not in TABLE_SUFFIXES:
+        _mirror(place, home, (f for f in place.list() if _is_of_subject(f.name)))
         return home
     folder = place.parent
     table = [file for file in folder.list() if file.name == place.name]
@@ -37,8 +37,7 @@ def bring_here(source: str, cache: Path) -> Path:
     _copy(folder, home, table)
     for name in sorted(_folders_named(home / place.name)):
         below = folder / name
-        files = (file for file in below.list() if _is_of_subject(file.name))
-        _copy(below, home / name, files)
+        _mirror(below, home / name, (file for file in below.list() if _is_of_subject(file.name)))
     return home / place.name
 
 
@@ -73,11 +72,22 @@ def _is_of_subject(name: str) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES or path.name in _SIDE_FILES
 
 
+def _mirror(source: Place, home: Path, files: Iterable[PlacedFile]) -> None:
+    """Copy files of subjects, and forget those that are there no more."""
+    known = list(files)
+    names = {home / file.name for file in known}
+    for path in home.rglob("*"):
+        if path.is_file() and _is_of_subject(path.name) and path not in names:
+            path.unlink()
+    _copy(source, home, known)
+
+
 def _copy(source: Place, home: Path, files: Iterable[PlacedFile]) -> None:
     for file in files:
         # The division refuses names that lead out of the folder.
         far, near = source / file.name, home / file.name
-        if near.is_file() and _stamp(near) == (file.size, file.mtime_ns):
+        # A store that gives no dates tells nothing of changes.
+        if file.mtime_ns and near.is_file() and _stamp(near) == (file.size, file.mtime_ns):
             continue
         with publish_file(near) as aside:
             aside.write_bytes(far.read_bytes())
