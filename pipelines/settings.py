@@ -26,7 +26,10 @@ def apply_settings(config: Config, settings: list[str]) -> Config:
             raise ConfigError(
                 f"--set name must be one of {', '.join(known)}, got {name!r}; correct the name"
             )
-        changes[name] = _parse(name, text, hints[name])
+        value = _parse(name, text, hints[name])
+        # A list that is set again goes on: each of its entries may be a setting of its own.
+        is_more = isinstance(value, tuple) and name in changes
+        changes[name] = (*changes[name], *value) if is_more else value
     return replace(config, **changes)  # type: ignore[type-var]
 
 

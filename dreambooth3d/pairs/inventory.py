@@ -113,7 +113,7 @@ def require_usable(
         raise UnusableError(
             f"source {label} must have at most {max_bad_fraction:.0%} broken records, "
             f"got {bad.total()} of {num_records} ({told(bad)}), such as {worst.origin}: "
-            f"{worst.sentence}; correct the source or raise max_bad_fraction"
+            f"{worst.sentence}; correct the source, or --set max_bad_fraction=0.5"
         )
 
 

@@ -90,7 +90,10 @@ def run(config: PairsConfig, out: Path | str, *, report: Report = print) -> Mani
         else:
             manifest = _build(config, blueprint, home, report)
             outputs = manifest.outputs
-            report(f"pairs {blueprint.key}: {outputs['num_samples']} pairs at {final}")
+            report(
+                f"pairs {blueprint.key}: {outputs['num_samples']} pairs at {final}; "
+                f"look at them in {PREVIEW_NAME}"
+            )
     return _pointed_at(home, blueprint.key)
 
 

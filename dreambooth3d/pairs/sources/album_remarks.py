@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from dreambooth3d.artifacts.subject import Problem
 from dreambooth3d.pairs.sources.albums import Album
 from dreambooth3d.pairs.sources.origin import printable
 
@@ -22,12 +23,27 @@ def remarks_on(albums: Sequence[Album], used: frozenset[str], num_pairs: int) ->
     if nameless := [album.subject for album in albums if _is_nameless(album)]:
         yield (
             f"objects without name and caption {len(nameless)}, such as {nameless[0]}: name "
-            "their folders, or write class_noun in metadata.json, or their pairs are left out"
+            "their folders, or write class_noun in metadata.json, or their pairs count as broken"
+        )
+    if foreign := [name for album in albums for name in album.foreign]:
+        yield (
+            f"pictures that are not read {len(foreign)}, such as {printable(foreign[0])}: export "
+            "them as JPEG, or they count as broken"
         )
     if clean := [album.subject for album in albums if album.is_clean_only]:
         yield (
             f"objects with clean views alone {len(clean)}, such as {clean[0]}: their targets show "
             "no scene and teach little; add photos"
+        )
+
+
+def remarks_on_rows(problems: Sequence[Problem]) -> Iterator[str]:
+    """Tell of rows of a table that give nothing."""
+    if problems:
+        first = problems[0]
+        yield (
+            f"problems of rows {len(problems)}, such as row {first.row} (line {first.line}): "
+            f"{first.sentence}"
         )
 
 

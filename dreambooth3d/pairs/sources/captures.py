@@ -19,7 +19,7 @@ from dreambooth3d.artifacts.subject import Problem
 from dreambooth3d.errors import InputError
 from dreambooth3d.pairs.records import Chunk, Record
 from dreambooth3d.pairs.sources.album_reading import AlbumReader
-from dreambooth3d.pairs.sources.album_remarks import remarks_on
+from dreambooth3d.pairs.sources.album_remarks import remarks_on, remarks_on_rows
 from dreambooth3d.pairs.sources.albums import Album, find_albums, read_albums
 from dreambooth3d.pairs.sources.chunking import pack_name, unpack_name, whole
 from dreambooth3d.pairs.sources.listing import place_files
@@ -94,11 +94,12 @@ class CapturesSource:
 
     def remarks(self) -> Sequence[str]:
         """Tell of photos in no pair, of objects without a name, and of targets without a scene."""
-        albums, _ = self._albums()
+        albums, problems = self._albums()
         pairs = [e for i, album in enumerate(albums) for e in self._plan(i, album)]
         names = (name for entry in pairs if entry[0] == "pair" for name in entry[3:5])
         used = frozenset(map(unpack_name, names))
-        return tuple(remarks_on(albums, used, sum(entry[0] == "pair" for entry in pairs)))
+        told = remarks_on(albums, used, sum(entry[0] == "pair" for entry in pairs))
+        return (*told, *remarks_on_rows(problems))
 
     def read(self, chunk: Chunk) -> Iterator[Record]:
         """Read the photos of a range of pairs."""
