@@ -106,6 +106,7 @@ class Chain:
                 reason=refused.reason,
                 sentence=str(refused),
                 picture=desk.picture,
+                subject=record.subject,
             )
 
     def _sample(self, record: RawPair, desk: "_Desk") -> Sample:

@@ -31,7 +31,12 @@ from dreambooth3d.pairs.encoding import Encoder, Encoding
 from dreambooth3d.pairs.finish import finish_shard, is_finished
 from dreambooth3d.pairs.inventory import Inventory, take_inventory, told
 from dreambooth3d.pairs.parts import make_part, read_part, read_record, write_part
-from dreambooth3d.pairs.publishing import PREVIEW_NAME, gather_results, publish_corpus
+from dreambooth3d.pairs.publishing import (
+    PREVIEW_NAME,
+    SourceResult,
+    gather_results,
+    publish_corpus,
+)
 from dreambooth3d.pairs.records import Chunk, Source
 from dreambooth3d.pairs.scheduling import guided_tasks
 from dreambooth3d.pairs.unusable import publish_refusals, remove_refusals
@@ -42,6 +47,7 @@ Row = Mapping[str, Any]
 Work = Callable[[Row], dict[str, Any]]
 # A few seconds of the fastest source; the pieces of a slow one are that small anyway.
 _PIXELS_A_TASK, _SHARDS_A_TASK = 1024 * 64**2, 32
+_SHOWN_LOST = 10
 # What a record of a slow source costs, in records of the fastest one.
 _SLOW = 64
 
@@ -113,9 +119,22 @@ def _build(config: PairsConfig, blueprint: Blueprint, home: Place, report: Repor
         _make_parts(config, blueprint, home, report)
         inventory = _inventory(config, blueprint, home, report)
         _finish_parts(config, blueprint, home, inventory, report)
-    manifest = publish_corpus(home, blueprint, gather_results(home, blueprint, inventory))
+    results = gather_results(home, blueprint, inventory)
+    _tell_without_pairs(results, report)
+    manifest = publish_corpus(home, blueprint, results)
     remove_refusals(home / f"{blueprint.key}.refused")
     return manifest
+
+
+def _tell_without_pairs(results: Sequence[SourceResult], report: Report) -> None:
+    """Name objects that are not in the corpus at all: their owner would look for them."""
+    for result in results:
+        label, lost = result.source.label, [*result.without_pairs.items()]
+        for subject, reasons in lost[:_SHOWN_LOST]:
+            report(f"pairs: {label}: no pair of {subject} ({told(reasons)})")
+        if len(lost) > _SHOWN_LOST:
+            more = len(lost) - _SHOWN_LOST
+            report(f"pairs: {label}: nor of {more} more, see without_pairs in manifest.json")
 
 
 def _inventory(config: PairsConfig, blueprint: Blueprint, home: Place, report: Report) -> Inventory:

@@ -26,7 +26,7 @@ from dreambooth3d.artifacts.shard import (
 from dreambooth3d.pairs.blueprint import STAGE, Blueprint
 from dreambooth3d.pairs.croissant import ShardFile, croissant
 from dreambooth3d.pairs.finish import read_finished
-from dreambooth3d.pairs.inventory import Inventory
+from dreambooth3d.pairs.inventory import Inventory, part_records
 from dreambooth3d.pairs.parts import read_record
 from dreambooth3d.pairs.plan import PlannedSource
 from dreambooth3d.pairs.preview import (
@@ -57,6 +57,7 @@ class SourceResult:
         dropped: records that were left out, by reason.
         num_subjects: whose pictures are in the corpus.
         examples: refused records to look at.
+        without_pairs: subjects of which no pair is left, and why: drops by reason.
     """
 
     source: PlannedSource
@@ -67,6 +68,7 @@ class SourceResult:
     dropped: Mapping[str, int]
     num_subjects: int
     examples: tuple[Refusal, ...]
+    without_pairs: Mapping[str, Counter[str]]
 
     @property
     def totals(self) -> SourceTotals:
@@ -113,7 +115,21 @@ def _result(
         dropped=dropped,
         num_subjects=num_subjects,
         examples=first_of_each(refused, _DROPPED_SHOWN),
+        without_pairs=_without_pairs(home, blueprint, source),
     )
+
+
+def _without_pairs(
+    home: Place, blueprint: Blueprint, source: PlannedSource
+) -> dict[str, Counter[str]]:
+    kept: set[str] = set()
+    lost: dict[str, Counter[str]] = {}
+    for record in part_records(home, blueprint, source):
+        kept.update(note.subject for note in record.samples)
+        for refusal in record.refused:
+            if refusal.subject:
+                lost.setdefault(refusal.subject, Counter())[refusal.reason] += 1
+    return {subject: reasons for subject, reasons in lost.items() if subject not in kept}
 
 
 def _refused(
@@ -225,6 +241,7 @@ def _notes(blueprint: Blueprint, results: Sequence[SourceResult]) -> dict[str, J
                 "num_samples": result.totals.num_samples,
                 "num_subjects": result.num_subjects,
                 "dropped": {**result.totals.dropped},
+                "without_pairs": [*result.without_pairs],
             }
             for result in results
         },

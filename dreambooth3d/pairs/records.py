@@ -64,6 +64,7 @@ class Rejected:
         reason: what it is counted as.
         sentence: what must hold, what was found.
         picture: what people would look at; None when nothing could be decoded.
+        subject: whose picture it would have been, where that is known.
     """
 
     key: str
@@ -71,6 +72,7 @@ class Rejected:
     reason: Reason
     sentence: str
     picture: Image.Image | None = None
+    subject: str = ""
 
 
 Record: TypeAlias = RawPair | Rejected

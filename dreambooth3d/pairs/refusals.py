@@ -28,6 +28,7 @@ class Refusal:
         reason: what it is counted as.
         sentence: what must hold, what was found.
         picture: a small JPEG in base64; empty for most of a reason, and where nothing was decoded.
+        subject: whose picture it would have been, or empty.
     """
 
     key: str
@@ -35,6 +36,7 @@ class Refusal:
     reason: str
     sentence: str
     picture: str = ""
+    subject: str = ""
 
 
 class DropLog:
@@ -55,6 +57,7 @@ class DropLog:
                 reason=rejected.reason,
                 sentence=rejected.sentence,
                 picture=_small_jpeg(rejected.picture) if is_shown and rejected.picture else "",
+                subject=rejected.subject,
             )
         )
 

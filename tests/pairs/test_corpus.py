@@ -120,6 +120,18 @@ def test_drops_are_counted_by_source_and_shown(tmp_path: Path) -> None:
     assert all(line["source"] == "captures" for line in listed)
 
 
+def test_objects_without_a_pair_are_named(tmp_path: Path) -> None:
+    home = album(tmp_path / "album")
+    for path in (home / "mug").glob("*.png"):
+        path.write_bytes(b"")
+    _, manifest = build_here(photos(home, max_bad_fraction=0.9), tmp_path / "out")
+    sources = manifest.outputs["sources"]
+    assert isinstance(sources, dict)
+    captures = sources["captures"]
+    assert isinstance(captures, dict)
+    assert captures["without_pairs"] == ["mug"]
+
+
 def test_small_pieces_of_work_become_large_shards(tmp_path: Path) -> None:
     home = album(tmp_path / "album", count=5)
     config = photos(home, pairs_per_subject=8, samples_per_shard=16)
