@@ -76,7 +76,7 @@ def refusal_lines(refusals: Iterable[tuple[str, Refusal]]) -> Iterator[bytes]:
 
 
 def first_of_each(refusals: Iterable[Refusal], most: int) -> tuple[Refusal, ...]:
-    """Return the first few of each reason, those with a picture before those without."""
+    """Return the first few of each reason; those without a picture where none has one."""
     shown: dict[str, list[Refusal]] = {}
     plain: dict[str, list[Refusal]] = {}
     for refusal in refusals:
@@ -84,11 +84,7 @@ def first_of_each(refusals: Iterable[Refusal], most: int) -> tuple[Refusal, ...]
         if len(kept) < most:
             kept.append(refusal)
     reasons = dict.fromkeys((*shown, *plain))
-    return tuple(
-        refusal
-        for reason in reasons
-        for refusal in (shown.get(reason, []) + plain.get(reason, []))[:most]
-    )
+    return tuple(refusal for reason in reasons for refusal in shown.get(reason) or plain[reason])
 
 
 def _small_jpeg(picture: Image.Image) -> str:
