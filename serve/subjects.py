@@ -50,9 +50,10 @@ class SubjectCatalog:
         self._looked_at = -_RESCAN_S
 
     def get(self, subject_id: str) -> ServableSubject | None:
-        """Find a subject by id; an unknown id looks at the folder again first."""
+        """Find a subject by id; the folder is looked at again for one that is not there."""
         found = self._subjects(_RESCAN_S).get(subject_id)
-        return found or self._subjects(0.0).get(subject_id)
+        is_there = found is not None and (found.folder / CARD_NAME).is_file()
+        return found if is_there else self._subjects(0.0).get(subject_id)
 
     def all(self) -> tuple[ServableSubject, ...]:
         """Every servable subject, by id."""

@@ -24,6 +24,7 @@ def test_a_new_adapter_is_found_without_a_restart(
     add_subject("cup")
     assert [s.id for s in catalog.all()] == ["cup", "mug"]
     shutil.rmtree(catalog.get("cup").folder)
+    assert catalog.get("cup") is None
     assert [s.id for s in catalog.all()] == ["mug"]
     assert catalog.get("../mug") is None
 
