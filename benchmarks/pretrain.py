@@ -83,11 +83,12 @@ def plain_loop(seed: int, pairs: Path, steps: int) -> tuple[list[float], float]:
     """Losses and the median seconds of a step of a loop in plain PyTorch, without our engines."""
     config = PretrainConfig(seed=seed, steps=steps, batch_size=BATCH, lr=1e-3, strategy="single")
     backbone = load_backbone(config.backbone)
-    examples = PairExamples(PairCorpus.open(pairs), backbone, training_side(config, backbone.card))
+    corpus = PairCorpus.open(pairs, split="train")
+    examples = PairExamples(corpus, backbone, training_side(config, backbone.card))
     task = build_task(config, backbone)
     parameters = [p for p in task.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0)
-    order = DataOrder(num_samples=len(examples.corpus), batch_size=BATCH, seed=seed)
+    order = DataOrder(num_samples=len(corpus), batch_size=BATCH, seed=seed)
     blank = examples.blank()
     rules = BatchRules(
         seed=seed, sigma_shift=config.sigma_shift, text_dropout=config.text_dropout,

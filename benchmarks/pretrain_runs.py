@@ -48,7 +48,9 @@ def command(out: Path, pairs: Path, seed: int, *settings: str, steps: int = STEP
     """The command of a training; one line is printed a step."""
     given = (
         f"seed={seed}", f"steps={steps}", f"batch_size={BATCH}", f"save_every={SAVE_EVERY}",
-        "log_every=1", "lr=1e-3", *settings,
+        # What a plain loop can do in a line or two.
+        "log_every=1", "lr=1e-3", "schedule=constant", "warmup_steps=0", "is_validated=false",
+        *settings,
     )  # fmt: skip
     sets = [part for setting in given for part in ("--set", setting)]
     return pipeline_command("pretrain.py", "--out", str(out), "--pairs", str(pairs), *sets)
