@@ -35,9 +35,9 @@ from dreambooth3d.evaluate import suite_reference
 from dreambooth3d.evaluate.config import ReferenceSuiteConfig
 from dreambooth3d.model.backbone import load_backbone
 from dreambooth3d.pretrain.config import PretrainConfig
-from dreambooth3d.pretrain.pretrain import PairExamples, build_task, training_side
+from dreambooth3d.pretrain.pretrain import PairExamples, batch_rules, build_task, training_side
 from dreambooth3d.training.order import DataOrder
-from dreambooth3d.training.task import BatchRules, build_batch
+from dreambooth3d.training.task import build_batch
 
 _SPREADS = (
     ("strategy=ddp", "workers=1"),
@@ -89,12 +89,7 @@ def plain_loop(seed: int, pairs: Path, steps: int) -> tuple[list[float], float]:
     parameters = [p for p in task.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0)
     order = DataOrder(num_samples=len(corpus), batch_size=BATCH, seed=seed)
-    blank = examples.blank()
-    rules = BatchRules(
-        seed=seed, sigma_shift=config.sigma_shift, text_dropout=config.text_dropout,
-        null_text=blank.caption, reference_dropout=config.reference_dropout,
-        null_references_VCHW=blank.references_VCHW,
-    )  # fmt: skip
+    rules = batch_rules(config, examples)
     losses, seconds = [], []
     for step in range(steps):
         began = time.monotonic()

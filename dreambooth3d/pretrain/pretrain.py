@@ -160,6 +160,19 @@ def parents_of(
     return (corpus_key, backbone.revision, *([] if start is None else [start.key]))
 
 
+def batch_rules(config: PretrainConfig, examples: PairExamples) -> BatchRules:
+    """What is drawn for a batch, and what stands in for words and views that are left out."""
+    blank = examples.blank()
+    return BatchRules(
+        seed=config.seed,
+        sigma_shift=config.sigma_shift,
+        text_dropout=config.text_dropout,
+        null_text=blank.caption,
+        reference_dropout=config.reference_dropout,
+        null_references_VCHW=blank.references_VCHW,
+    )
+
+
 def train_adapter(
     config: PretrainConfig,
     backbone: Denoiser,
@@ -215,15 +228,7 @@ def train_adapter(
     order = DataOrder(
         num_samples=len(examples.corpus), batch_size=config.batch_size, seed=config.seed
     )
-    blank = examples.blank()
-    rules = BatchRules(
-        seed=config.seed,
-        sigma_shift=config.sigma_shift,
-        text_dropout=config.text_dropout,
-        null_text=blank.caption,
-        reference_dropout=config.reference_dropout,
-        null_references_VCHW=blank.references_VCHW,
-    )
+    rules = batch_rules(config, examples)
 
     def load_batch(step: int) -> list[TrainBatch]:
         draws = order.batch(step, rank=engine.rank, world_size=engine.world_size)
