@@ -15,6 +15,20 @@ from serve.settings import ServeSettings
 AddSubject = Callable[..., Path]
 
 
+class Clock:
+    """Stands still until it is set."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
 @pytest.fixture(scope="session")
 def backbone(miniature: Path) -> Backbone:
     return load_backbone(str(miniature))

@@ -6,18 +6,7 @@ from serve.access import Access, Caller, Mode
 from serve.errors import ApiError
 from serve.keys import KeyTable
 from serve.settings import ServeSettings
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.serve.conftest import Clock
 
 
 @pytest.fixture

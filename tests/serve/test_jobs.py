@@ -8,18 +8,7 @@ import pytest
 
 from serve.jobs import JobTable
 from serve.records import Claim, IdempotencyError, Job, NewJob, QueueFullError
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.serve.conftest import Clock
 
 
 @pytest.fixture
