@@ -40,13 +40,22 @@ from dreambooth3d.pairs.publishing import (
 from dreambooth3d.pairs.records import Chunk, Source
 from dreambooth3d.pairs.scheduling import guided_tasks
 from dreambooth3d.pairs.unusable import publish_refusals, remove_refusals
-from dreambooth3d.runtime.session import last_line, num_cores, quiet_data_logs, ray_session
+from dreambooth3d.runtime.session import (
+    last_line,
+    num_cores,
+    quiet_data_logs,
+    ray_session,
+    use_all_cores_at_once,
+)
 
 Report = Callable[[str], None]
 Row = Mapping[str, Any]
 Work = Callable[[Row], dict[str, Any]]
-# A few seconds of the fastest source; the pieces of a slow one are that small anyway.
-_PIXELS_A_TASK, _SHARDS_A_TASK = 1024 * 64**2, 32
+# Some ten seconds of the fastest source, between two lines of progress; the pieces of a slow one
+# are that long anyway.
+_PIXELS_A_TASK = 2048 * 64**2
+# Finishing a shard is shorter than the wait for the next task.
+_SHARDS_A_TASK = {"least": 8, "most": 32}
 _SHOWN_LOST = 10
 # What a record of a slow source costs, in records of the fastest one.
 _SLOW = 64
@@ -116,6 +125,7 @@ def _build(config: PairsConfig, blueprint: Blueprint, home: Place, report: Repor
             report(f"pairs: {source.label}: {remark}")
     with ray_session():
         quiet_data_logs()
+        use_all_cores_at_once()
         _make_parts(config, blueprint, home, report)
         inventory = _inventory(config, blueprint, home, report)
         _finish_parts(config, blueprint, home, inventory, report)
@@ -165,6 +175,8 @@ def _make_parts(config: PairsConfig, blueprint: Blueprint, home: Place, report: 
     most = round(_PIXELS_A_TASK / config.size**2)
     done = _in_tasks(config, rows, sizes, most=most, work=make)
     num_records = sum(source.num_records for source in blueprint.sources)
+    # Nothing else is said until the first task ends.
+    report(f"pairs: {num_records} records in {len(rows)} parts")
     _follow(done, _Progress("records", "parts", num_records, report))
 
 
@@ -193,7 +205,7 @@ def _finish_parts(
     light = blueprint.without_chunks()
     if blueprint.encoding is None:
         finish = partial(_finish_or_keep, home=home, blueprint=light)
-        done = _in_tasks(config, rows, [1] * len(rows), most=_SHARDS_A_TASK, work=finish)
+        done = _in_tasks(config, rows, [1] * len(rows), work=finish, **_SHARDS_A_TASK)
     else:
         num_gpus = int(ray.cluster_resources().get("GPU", 0))
         size = min(num_gpus or config.workers or num_cores(), len(rows))
@@ -277,13 +289,18 @@ def _dataset(rows: list[dict[str, Any]]) -> ray.data.Dataset:
 
 
 def _in_tasks(
-    config: PairsConfig, rows: Sequence[Row], sizes: Sequence[int], *, most: int, work: Work
+    config: PairsConfig,
+    rows: Sequence[Row],
+    sizes: Sequence[int],
+    *,
+    work: Work,
+    most: int,
+    least: int = 0,
 ) -> ray.data.Dataset:
     """Do the work of every row, several rows a task; sizes as in `guided_tasks`."""
     workers = config.workers or num_cores()
-    tasks = [
-        _task([rows[place] for place in run]) for run in guided_tasks(sizes, workers, most=most)
-    ]
+    runs = guided_tasks(sizes, workers, most=most, least=least)
+    tasks = [_task([rows[place] for place in run]) for run in runs]
     return _dataset(tasks).flat_map(
         partial(_each, work=work),
         compute=ray.data.TaskPoolStrategy(size=min(workers, len(tasks))),

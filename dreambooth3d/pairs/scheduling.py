@@ -11,17 +11,20 @@ from collections.abc import Iterator, Sequence
 _SHARE = 0.5
 
 
-def guided_tasks(sizes: Sequence[int], workers: int, *, most: int) -> Iterator[range]:
+def guided_tasks(
+    sizes: Sequence[int], workers: int, *, most: int, least: int = 0
+) -> Iterator[range]:
     """Divide pieces of work into runs, one a task.
 
     Args:
         sizes: of the pieces, in their order.
         workers: that share them.
         most: size of a run of several pieces.
+        least: size that a run has where there is that much: for pieces shorter than the wait.
     """
     left, first = sum(sizes), 0
     while first < len(sizes):
-        wanted = min(most, _SHARE * left / workers)
+        wanted = min(most, max(least, _SHARE * left / workers))
         last, size = first + 1, sizes[first]
         while last < len(sizes) and size + sizes[last] <= wanted:
             size += sizes[last]

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import ray
 import ray.data
+from ray.data._internal.execution.resource_manager import ResourceManager
 
 from dreambooth3d.errors import ConfigError, RunError
 
 # The end of a traceback, such as `RuntimeError: what happened`, but for Ray's own.
 _ERROR_LINE = re.compile(r"((?!ray\.)[\w.]*(?:Error|Exception|Interrupt)): (.+)")
 
+_LIMITS_S = 0.1
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -98,6 +100,15 @@ def quiet_data_logs() -> None:
     context.enable_progress_bars = False
     for name in ("ray.data", "ray.data._internal.progress"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def use_all_cores_at_once() -> None:
+    """Let a pass of Ray Data begin on every core, not on one for its first second.
+
+    Ray Data 2.60 asks what it may use by a call that does not wait, takes "nothing" for the first
+    answer, and has no setting for how long it believes that.
+    """
+    ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = _LIMITS_S
 
 
 def worker_environment(threads: int) -> dict[str, str]:

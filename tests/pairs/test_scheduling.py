@@ -21,3 +21,8 @@ def test_runs_become_small_towards_the_end() -> None:
 
 def test_slow_pieces_stand_alone() -> None:
     assert [len(run) for run in guided_tasks([128] * 4, 2, most=8)] == [1, 1, 1, 1]
+
+
+def test_short_pieces_stand_together() -> None:
+    lengths = [len(run) for run in guided_tasks([1] * 20, 2, most=32, least=8)]
+    assert lengths == [8, 8, 4]
