@@ -7,7 +7,6 @@ import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 from sqlalchemy import create_engine, text
@@ -74,13 +73,11 @@ def postgresql() -> Iterator[str]:
     """A PostgreSQL server of one's own on loopback; yields its SQLAlchemy URL.
 
     Raises:
-        RowSkippedError: the server (Debian's `postgresql`) or the driver (`psycopg`) is missing.
+        RowSkippedError: the server (Debian's `postgresql`) is missing.
     """
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     if not found:
         raise RowSkippedError("PostgreSQL is not installed: apt-get install postgresql")
-    if find_spec("psycopg") is None:
-        raise RowSkippedError("the driver is not installed: pip install 'psycopg[binary]'")
     with scratch_folder() as home:
         home.chmod(0o755)
         data, password, port = home / "data", secrets.token_urlsafe(16), free_port()

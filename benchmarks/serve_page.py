@@ -1,10 +1,9 @@
 """The page in a real browser: Debian's chromium, headless, driven by Playwright."""
 
 import shutil
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from benchmarks.commands import LOG_FOLDER
 from benchmarks.processes import wait_until
@@ -13,17 +12,17 @@ from benchmarks.serve_server import serving
 from benchmarks.serve_subjects import add_subjects
 
 _PATIENCE_MS = 240_000
-_PHONE = {"width": 390, "height": 844}
+_PHONE: ViewportSize = {"width": 390, "height": 844}
 
 
 def steps_in_browser(seed: int) -> float:
     """Steps, of seven, that a person takes on the page; pictures go to runs/proof/page.
 
     Raises:
-        RowSkippedError: Playwright or chromium is missing.
+        RowSkippedError: chromium is missing.
     """
-    if find_spec("playwright") is None or shutil.which("chromium") is None:
-        raise RowSkippedError("needs `pip install playwright` and `apt-get install chromium`")
+    if shutil.which("chromium") is None:
+        raise RowSkippedError("chromium is not installed: apt-get install chromium")
     with serving("serve-page") as server:
         add_subjects(server.home, 2, seed=seed)
         return float(walk(server.url, LOG_FOLDER / "page"))
@@ -31,7 +30,6 @@ def steps_in_browser(seed: int) -> float:
 
 def walk(url: str, pictures: Path) -> int:
     """Pick, submit, watch, play, cancel, by keyboard alone where it matters; count what worked."""
-    sync_playwright: Any = import_module("playwright.sync_api").sync_playwright
     pictures.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(
@@ -57,20 +55,20 @@ def walk(url: str, pictures: Path) -> int:
     return sum(steps)
 
 
-def _wait(page: Any, expression: str) -> None:
+def _wait(page: Page, expression: str) -> None:
     """Wait for an expression; the page's policy forbids Playwright's own way, which is `eval`."""
     if not wait_until(lambda: bool(page.evaluate(expression)), seconds=_PATIENCE_MS / 1000):
         raise ChildProcessError(f"the page never came to {expression}")
 
 
-def _picks_a_subject(page: Any) -> bool:
+def _picks_a_subject(page: Page) -> bool:
     page.wait_for_selector("#subject option:nth-child(3)", state="attached")
     page.select_option("#subject", "subject1")
     _wait(page, "document.querySelector('#views img')?.naturalWidth > 0")
     return "[sks mug]" in page.input_value("#prompt")
 
 
-def _submits_by_keyboard(page: Any, *, num_steps: int) -> bool:
+def _submits_by_keyboard(page: Page, *, num_steps: int) -> bool:
     before = page.locator("#clips li").count()
     page.focus("#steps")
     page.keyboard.press("Control+A")
@@ -81,7 +79,7 @@ def _submits_by_keyboard(page: Any, *, num_steps: int) -> bool:
     return bool(page.locator("#clips li .cancel").first.is_visible())
 
 
-def _plays(page: Any) -> bool:
+def _plays(page: Page) -> bool:
     page.wait_for_selector("#clips li[data-status=completed] video:not([hidden])")
     _wait(page, "document.querySelector('#clips video').readyState >= 2")
     page.evaluate("document.querySelector('#clips video').play()")
@@ -89,7 +87,7 @@ def _plays(page: Any) -> bool:
     return True
 
 
-def _cancels(page: Any) -> bool:
+def _cancels(page: Page) -> bool:
     page.locator("#clips li .cancel").first.focus()
     page.keyboard.press("Enter")
     page.wait_for_selector("#clips li[data-status=canceled]")
