@@ -3,12 +3,17 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from dreambooth3d.artifacts.key import publish_file
+from dreambooth3d.artifacts.subject import Subject
 from dreambooth3d.errors import InputError
+from dreambooth3d.model.backbone import load_tokenizer, resolve_backbone
+from dreambooth3d.model.prompts import rare_words
 from dreambooth3d.personalize.config import PersonalizeConfig
+from dreambooth3d.personalize.triggers import num_alike, with_rare_triggers
 from pipelines.recipes import find_recipe
 from pipelines.settings import apply_settings
 
@@ -36,6 +41,11 @@ def add_options(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
         "--skip-invalid",
         action="store_true",
         help="train the good rows although others are not (without it one bad row stops all)",
+    )
+    command.add_argument(
+        "--rare-triggers",
+        action="store_true",
+        help="a rare word of its own for every subject without a trigger (default: sks for all)",
     )
     command.add_argument(
         "--max-parallel", type=int, metavar="N", help="subjects at a time, as --set workers=N"
@@ -80,6 +90,27 @@ def config_of(given: argparse.Namespace) -> PersonalizeConfig:
     """Settings of the recipe, changed as the arguments say."""
     config = apply_settings(find_recipe(given.recipe).personalize, given.settings)
     return config if given.max_parallel is None else replace(config, workers=given.max_parallel)
+
+
+def subjects_of(
+    given: argparse.Namespace, config: PersonalizeConfig, subjects: Sequence[Subject]
+) -> tuple[Subject, ...]:
+    """Give subjects triggers of their own where that is asked for; say which cannot be told apart.
+
+    Raises:
+        ConfigError: the backbone's tokenizer has too few words for it.
+    """
+    if given.rare_triggers:
+        folder = resolve_backbone(config.backbone, has_weights=False)
+        words = rare_words(load_tokenizer(folder))
+        return with_rare_triggers(subjects, words)
+    if alike := num_alike(subjects):
+        print(
+            f"personalize: {alike} subjects share trigger and class noun with another; to name "
+            "them apart, give --rare-triggers or write the column `trigger`",
+            file=sys.stderr,
+        )
+    return tuple(subjects)
 
 
 def _absolute(argument: str, catalogue: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dreambooth3d.personalize import job
-from pipelines.batch_options import EXAMPLES, add_options, config_of, remembered
+from pipelines.batch_options import EXAMPLES, add_options, config_of, remembered, subjects_of
 from pipelines.cli import guarded, parser, print_plan
 from pipelines.recipes import find_recipe
 from pipelines.samples import choose_pretrained, make_samples
@@ -24,14 +24,15 @@ def main(arguments: list[str]) -> int:
     given = remembered(command, arguments)
     config, out = config_of(given), given.out / "personalize"
     table = open_catalogue(given.catalogue, out / ".inputs", is_skipping=given.skip_invalid)
+    subjects = subjects_of(given, config, table.subjects)
     pretrained = choose_pretrained(config, given.out, given.adapter)
     if given.dry_run:
-        print_plan(config, job.plan(config, table.subjects, pretrained, out))
+        print_plan(config, job.plan(config, subjects, pretrained, out))
         return print_summary(table.problems, (), out)
-    _, outcomes = job.run(config, table.subjects, pretrained, out)
+    _, outcomes = job.run(config, subjects, pretrained, out)
     code = print_summary(table.problems, outcomes, out)
     clips = replace(find_recipe(given.recipe).generate, backbone=config.backbone, seed=config.seed)
-    make_samples(clips, table.subjects, outcomes, given.out)
+    make_samples(clips, subjects, outcomes, given.out)
     return code
 
 

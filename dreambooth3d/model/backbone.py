@@ -252,12 +252,7 @@ def load_prompts(
     folder: Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ) -> PromptEncoder:
     """Load tokenizers and text encoders of a backbone folder."""
-    from transformers import (
-        ByT5Tokenizer,
-        Qwen2_5_VLTextModel,
-        Qwen2Tokenizer,
-        T5EncoderModel,
-    )
+    from transformers import ByT5Tokenizer, Qwen2_5_VLTextModel, T5EncoderModel
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
@@ -269,11 +264,18 @@ def load_prompts(
         folder, subfolder="text_encoder_2", dtype=dtype, **local
     )
     return PromptEncoder(
-        tokenizer=Qwen2Tokenizer.from_pretrained(folder, subfolder="tokenizer", **local),
+        tokenizer=load_tokenizer(folder),
         text_encoder=_freeze(text, device),
         glyph_tokenizer=ByT5Tokenizer.from_pretrained(folder, subfolder="tokenizer_2", **local),
         glyph_encoder=_freeze(glyphs, device),
     )
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Load the tokenizer of a backbone's text encoder, and not the encoder."""
+    from transformers import Qwen2Tokenizer
+
+    return Qwen2Tokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
 
 
 @lru_cache(maxsize=8)

@@ -67,6 +67,18 @@ def quoted_words(prompt: str) -> str | None:
     return ". ".join(f'Text "{word}"' for word in words) + ". " if words else None
 
 
+def rare_words(tokenizer: Any, *, lengths: Collection[int] = (3, 4)) -> tuple[str, ...]:
+    """List lowercase words of one token each, the latest learned, so the rarest, first."""
+    found = []
+    for number in range(len(tokenizer) - 1, -1, -1):
+        # The space in front of a word belongs to its token.
+        text: str = tokenizer.decode([number])
+        word = text.removeprefix(" ")
+        if word != text and len(word) in lengths and word.isascii() and word.islower():
+            found.append(word)
+    return tuple(word for word in found if word.isalpha())
+
+
 class PromptEncoder:
     """Encode prompts, once each: results are cached by text (bounded, safe from several threads).
 
@@ -114,17 +126,6 @@ class PromptEncoder:
             return ""
         words: str = self._tokenizer.decode(ids[0, start + span[0] : start + span[1]].tolist())
         return words.strip()
-
-    def rare_words(self, *, lengths: Collection[int] = (3, 4)) -> tuple[str, ...]:
-        """List lowercase words of one token each, the latest learned, so the rarest, first."""
-        found = []
-        for number in range(len(self._tokenizer) - 1, -1, -1):
-            # The space in front of a word belongs to its token.
-            text: str = self._tokenizer.decode([number])
-            word = text.removeprefix(" ")
-            if word != text and len(word) in lengths and word.isascii() and word.islower():
-                found.append(word)
-        return tuple(word for word in found if word.isalpha())
 
     @torch.no_grad()
     def _encode(self, prompt: MarkedPrompt) -> TextStates:

@@ -59,7 +59,8 @@ def plan(
     for subject in subjects:
         key = key_of(config, subject, parents)
         rows[subject.id] = (
-            f"{key}: {len(subject.images)} captures, {len(subject.references)} references, "
+            f"{key}: [{subject.trigger} {subject.class_noun}], {len(subject.images)} captures, "
+            f"{len(subject.references)} references, "
             f"{resolve(config, subject).steps} steps"
             + (", already trained" if home_of(out, key).is_dir() else "")
         )

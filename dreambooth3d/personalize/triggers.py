@@ -4,49 +4,56 @@ A trigger that is common, or part of another word of the catalogue, brings what 
 knows of it into every clip (DreamBooth, arXiv 2208.12242, section 4.1).
 """
 
+import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
-from dreambooth3d.artifacts.subject import Subject
+from dreambooth3d.artifacts.subject import DEFAULT_TRIGGER, Subject
 from dreambooth3d.errors import ConfigError
-from dreambooth3d.model.prompts import PromptEncoder
 
 
-def choose_triggers(subjects: Sequence[Subject], prompts: PromptEncoder) -> dict[str, str]:
-    """Choose a trigger of its own for every subject, by id, the rarest first.
+def with_rare_triggers(subjects: Sequence[Subject], words: Sequence[str]) -> tuple[Subject, ...]:
+    """Give every subject that came without a trigger one of its own.
 
-    Each is one token of the backbone's tokenizer, and occurs in no class noun and no prompt.
+    A subject's id leads to its word, so that a catalogue that grows keeps nearly all of them; none
+    occurs in a class noun, a prompt or another trigger.
+
+    Args:
+        subjects: of one catalogue.
+        words: one token each, see `model.prompts.rare_words`.
 
     Raises:
-        ConfigError: the tokenizer has fewer such words than there are subjects.
+        ConfigError: there are fewer such words than subjects.
     """
-    used = {
-        word
-        for subject in subjects
-        for text in (subject.class_noun, *subject.prompts)
-        for word in re.findall(r"[a-z]+", text.lower().replace(f"[{subject.trigger} ", "["))
-    }
-    free = [
-        word for word in dict.fromkeys(prompts.rare_words()) if not any(word in u for u in used)
-    ]
-    if len(free) < len(subjects):
+    used = {word for subject in subjects for word in _words_of(subject)}
+    free = [word for word in dict.fromkeys(words) if not any(word in other for other in used)]
+    without = [subject.id for subject in subjects if subject.trigger == DEFAULT_TRIGGER]
+    if len(free) < len(without):
         raise ConfigError(
-            f"triggers must be {len(subjects)} rare words, got {len(free)} in this tokenizer; "
+            f"triggers must be {len(without)} rare words, got {len(free)} in this tokenizer; "
             "write the column `trigger`"
         )
-    return {subject.id: word for subject, word in zip(subjects, free, strict=False)}
+    owner: dict[int, str] = {}
+    for name in sorted(without):
+        place = int(hashlib.sha256(name.encode()).hexdigest(), 16) % len(free)
+        while place in owner:
+            place = (place + 1) % len(free)
+        owner[place] = name
+    chosen = {name: free[place] for place, name in owner.items()}
+    return tuple(
+        replace(subject, trigger=chosen.get(subject.id, subject.trigger)) for subject in subjects
+    )
 
 
-def find_collisions(subjects: Sequence[Subject]) -> tuple[str, ...]:
-    """Name every pair of subjects that prompts cannot tell apart, a sentence each."""
-    first: dict[tuple[str, str], str] = {}
-    found = []
-    for subject in subjects:
-        name = (subject.trigger.lower(), subject.class_noun.lower())
-        if name in first:
-            found.append(
-                f"trigger and class noun must be one subject's alone, got {' '.join(name)!r} for "
-                f"{first[name]} and {subject.id}; give one of them another trigger"
-            )
-        first.setdefault(name, subject.id)
-    return tuple(found)
+def num_alike(subjects: Sequence[Subject]) -> int:
+    """Count subjects whose trigger and class noun are those of another one too."""
+    names = Counter((s.trigger.lower(), s.class_noun.lower()) for s in subjects)
+    return sum(count for count in names.values() if count > 1)
+
+
+def _words_of(subject: Subject) -> list[str]:
+    own = "" if subject.trigger == DEFAULT_TRIGGER else subject.trigger
+    told = (text.replace(f"[{subject.trigger} ", "[") for text in subject.prompts)
+    return re.findall(r"[a-z]+", " ".join((subject.class_noun, own, *told)).lower())
