@@ -22,7 +22,8 @@ LOG = "pretrain"
 STEPS, SAVE_EVERY, BATCH = 30, 5, 4
 _PATIENCE = 300.0
 _LOG_PATH = LOG_FOLDER / f"{LOG}.log"
-_STEP_LINE = re.compile(r"step (\d+)/")
+_STEP_LINE = re.compile(r": step (\d+)/")
+_GOES_ON = re.compile(r"(?:goes on from the checkpoint of|starts again from) step (\d+)/")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,10 +182,8 @@ def wait_for_step(process: "Popen[bytes]", begin: int, step: int) -> None:
 
 def _steps_lost(said: str, killed_at: int) -> int:
     """Steps that were done twice: from where it says that it goes on to the last one before."""
-    found = re.search(r"goes on from the checkpoint of step (\d+)/", said)
-    resumed = 0 if found is None else int(found.group(1))
-    before = said if found is None else said[: found.start()]
-    reached = max((int(step) for step in _STEP_LINE.findall(before)), default=killed_at)
-    if found is None and reached >= SAVE_EVERY:
+    found = _GOES_ON.search(said)
+    if found is None:
         raise ChildProcessError("a training that goes on must say from where")
-    return reached - resumed
+    steps = (int(step) for step in _STEP_LINE.findall(said[: found.start()]))
+    return max(steps, default=killed_at) - int(found.group(1))

@@ -234,14 +234,25 @@ class _Rank:
     ) -> None:
         self._config, self._folder, self._lines = config, folder, lines
         self._judge, self._system = judge, system
+        self._started = folder / "started"
         self._is_saved = False
         self._last_judged: Any = None
         self.is_first = ray.train.get_context().get_world_rank() == 0
 
     def on_start(self, step: int) -> None:
         """Say where an interrupted training goes on."""
+        if not self.is_first:
+            return
         if step:
             self._say(f"goes on from the checkpoint of step {step}/{self._config.steps}")
+        elif self._started.is_file():
+            self._say(f"had no checkpoint yet, starts again from step 0/{self._config.steps}")
+        self._started.parent.mkdir(parents=True, exist_ok=True)
+        self._started.touch()
+
+    def on_published(self) -> None:
+        """Forget that it was started."""
+        self._started.unlink(missing_ok=True)
 
     def on_step(self, progress: Progress) -> None:
         """Report every so many updates."""
@@ -343,6 +354,7 @@ def _worker(arguments: Mapping[str, Any]) -> None:
             system=system.points,
         )
         drop_checkpoints(storage)
+        rank.on_published()
         shutil.rmtree(working, ignore_errors=True)
 
 
