@@ -1,6 +1,7 @@
 """Who judges the checkpoints of a training: an actor with a backbone of its own."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -53,15 +54,17 @@ class Judge:
         """Losses and pictures of a checkpoint's weights."""
         self._validator.load(weights)
         validation = self._validator.judge(step)
-        self._validator.draw(self._folder / PICTURES_NAME / f"step-{step:06d}.png")
+        identity = self._validator.draw(self._folder / PICTURES_NAME / f"step-{step:06d}.png")
         self._found[step] = {
             **asdict(validation),
             "loss": validation.loss,
             "gain": validation.gain,
+            # JSON has no word for what is not a number.
+            "identity": {name: v for name, v in asdict(identity).items() if math.isfinite(v)},
         }
         with publish_file(self._folder / _FOUND_NAME) as aside:
             aside.write_text(json.dumps(self.results()), encoding="utf-8")
-        self._lines.put(f"pretrain {self._folder.name}: {validation.line()}")
+        self._lines.put(f"pretrain {self._folder.name}: {validation.line()}, {identity.line()}")
 
     def results(self) -> list[dict[str, Any]]:
         """All that has been judged, by step."""

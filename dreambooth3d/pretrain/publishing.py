@@ -77,6 +77,11 @@ def curves_of(curve: Mapping[str, Any]) -> dict[str, Sequence[float] | dict[int,
         curves[f"held_out_loss_{level:g}"] = {row["step"]: row["own"][place] for row in found}
     if found:
         curves["held_out_gain"] = {row["step"]: row["gain"] for row in found}
+    for kind in ("own", "other"):
+        # Not there in what was judged before identity was.
+        points = {r["step"]: r["identity"][kind] for r in found if kind in r.get("identity", {})}
+        if points:
+            curves[f"held_out_identity_{kind}"] = points
     for name, points in curve.get("system", {}).items():
         curves[name] = {int(step): value for step, value in points.items()}
     return curves

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from dreambooth3d.pretrain.config import PretrainConfig
 from dreambooth3d.pretrain.pretrain import PairExamples, build_task
 from dreambooth3d.training.engine import trained_parameters
 from dreambooth3d.training.task import AdapterTask, Example, TrainBatch
+from dreambooth3d.vision.object_embedding import likeness
 
 LEVELS = (0.2, 0.4, 0.6, 0.8, 0.95)
 """Noise levels that losses are kept for."""
@@ -69,6 +71,23 @@ class Validation:
             f"held-out at step {self.step}: loss {by_level} at noise "
             f"{' '.join(f'{level:g}' for level in LEVELS)}, own view {100 * self.gain:.1f} % better"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """How much pictures that were made are like views (identity_efficientnet, -1..1).
+
+    Attributes:
+        own: like their own view, the mean.
+        other: like the views of other pairs; not a number where there are none.
+    """
+
+    own: float
+    other: float
+
+    def line(self) -> str:
+        """Printable, to stand behind the losses."""
+        return f"identity {self.own:.3f} (others {self.other:.3f})"
 
 
 class Validator:
@@ -141,8 +160,12 @@ class Validator:
         )
 
     @torch.no_grad()
-    def draw(self, path: Path) -> None:
-        """Save a grid: view, target and what is made of view and caption, a pair a column."""
+    def draw(self, path: Path) -> Identity:
+        """Save a grid: view, target and what is made of view and caption, a pair a column.
+
+        Returns:
+            How much what was made is like the views.
+        """
         backbone, rows = self._backbone, range(min(_NUM_PICTURES, len(self._examples)))
         start = self._batch(rows, self._examples, 1.0, len(LEVELS))
         assert start.references_BVCHW is not None
@@ -159,11 +182,23 @@ class Validator:
         made = euler(velocity, start.noise_BCTHW, sigmas)
         views = start.references_BVCHW[:, :1].transpose(1, 2)
         bands = [
-            np.concatenate(list(to_frames(backbone.codec.decode(latents.float()))[:, 0]), axis=1)
+            list(to_frames(backbone.codec.decode(latents.float()))[:, 0])
             for latents in (views, start.target_BCTHW, made)
         ]
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.concatenate(bands)).save(path)
+        Image.fromarray(np.concatenate([np.concatenate(b, axis=1) for b in bands])).save(path)
+        return compare_identity(bands[0], bands[2])
+
+
+def compare_identity(
+    views: Sequence[NDArray[np.uint8]], made: Sequence[NDArray[np.uint8]]
+) -> Identity:
+    """Compare pictures with views, a pair each, every (H, W, 3) RGB."""
+    alike = likeness(made, [Image.fromarray(view) for view in views], batch_size=_BATCH).numpy()
+    own = np.eye(len(made), dtype=bool)
+    # With one pair alone there is no other.
+    other = float(alike[~own].mean()) if len(made) > 1 else float("nan")
+    return Identity(own=float(alike[own].mean()), other=other)
 
 
 def _views(example: Example) -> Tensor:

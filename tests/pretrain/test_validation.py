@@ -1,16 +1,20 @@
 """Held-out losses and pictures come from saved weights alone."""
 
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from dreambooth3d.errors import ArtifactError
 from dreambooth3d.model.backbone import load_backbone
 from dreambooth3d.pretrain.config import PretrainConfig
 from dreambooth3d.pretrain.pretrain import PairExamples
-from dreambooth3d.pretrain.validation import LEVELS, Validator
+from dreambooth3d.pretrain.validation import LEVELS, Validator, compare_identity
+from dreambooth3d.scenes import Camera, make_subject, render_view
 from tests.pairs.corpora import write_scenes
 
 CONFIG = PretrainConfig(strategy="single", rank=4)
@@ -58,6 +62,22 @@ def test_foreign_weights_are_refused(validator: Validator) -> None:
 
 def test_the_grid_has_a_column_a_pair(validator: Validator, tmp_path: Path) -> None:
     validator.load(weights(validator, seed=1))
-    validator.draw(tmp_path / "held_out" / "step.png")
+    identity = validator.draw(tmp_path / "held_out" / "step.png")
+    assert -1 <= identity.own <= 1
+    assert -1 <= identity.other <= 1
     with Image.open(tmp_path / "held_out" / "step.png") as grid:
         assert grid.size == (6 * 32, 3 * 32)
+
+
+def test_identity_is_highest_for_the_views_themselves() -> None:
+    views = _pictures()
+    same, turned = compare_identity(views, views), compare_identity(views, views[::-1])
+    assert same.own > 0.9
+    assert same.own > turned.own
+    assert "identity" in same.line()
+    assert math.isnan(compare_identity(views[:1], views[:1]).other)
+
+
+def _pictures() -> list[NDArray[np.uint8]]:
+    camera = Camera(azimuth_deg=30, elevation_deg=15)
+    return [render_view(make_subject(seed), camera, size=64).rgb for seed in (1, 2)]
