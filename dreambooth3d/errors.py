@@ -7,6 +7,7 @@ Dreambooth3dError
 ├── ArtifactError      a file between stages is missing, damaged or of another format
 │   └── AdapterError   an adapter does not fit the backbone or the attention mode it is used with
 └── RunError           a stage started and could not finish; says what is kept and how to go on
+    └── StoppedError   it was asked to end, and saved what there was
 
 The text of an error is one sentence: ``<what> must be <rule>, got <value>; <what to do>``.
 """
@@ -42,3 +43,7 @@ class UnusableError(InputError):
 
 class RunError(Dreambooth3dError):
     """A stage started and could not finish."""
+
+
+class StoppedError(RunError):
+    """A stage was asked to end before it was done, and saved what there was."""

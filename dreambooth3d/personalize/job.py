@@ -3,11 +3,9 @@
 import json
 import os
 import shutil
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +37,7 @@ from dreambooth3d.personalize.tracking import BatchRecord
 from dreambooth3d.personalize.warm_worker import THREADS, kept
 from dreambooth3d.runtime.fanout import Fanout
 from dreambooth3d.runtime.relay import relayed
-from dreambooth3d.runtime.session import last_line, num_cores, ray_session
+from dreambooth3d.runtime.session import last_line, num_cores, ray_session, stopping
 
 _WORK = "dreambooth3d.personalize.warm_worker"
 _POLL_SECONDS = 0.5
@@ -190,7 +188,7 @@ def _fan_out(
             lines=lines,
         )
         batch = _Batch(config, orders, fanout, at_once, board)
-        with _stopping() as has_to_stop:
+        with stopping() as has_to_stop:
             for outcome in batch.outcomes(has_to_stop, stop, report):
                 outcomes[outcome.subject] = outcome
                 report(
@@ -201,27 +199,6 @@ def _fan_out(
                     record.add(outcome)
     stop.unlink(missing_ok=True)
     return has_to_stop.is_set()
-
-
-@contextmanager
-def _stopping() -> Iterator[threading.Event]:
-    """Take Ctrl-C and SIGTERM as a wish to stop; a second one ends at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def ask(number: int, frame: object) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Batch:

@@ -98,7 +98,7 @@ def train_subject(
     parents: tuple[str, ...],
     folder: Path | None = None,
     on_step: Callable[[Progress], None] | None = None,
-    must_save: Callable[[int], bool] = lambda step: False,
+    must_end: Callable[[], bool] | None = None,
 ) -> tuple[Adapter, Evidence]:
     """Learn one subject; the adapter is that of the best checkpoint where some were judged.
 
@@ -110,14 +110,14 @@ def train_subject(
         key, parents: of the artifact.
         folder: for checkpoints; an interrupted training goes on from there.
         on_step: told after every update.
-        must_save: asked after every update whether to save now, besides every so many updates.
+        must_end: asked after every update whether to save and end now.
     """
     check_pretrained(config, None if pretrained is None else pretrained.card, backbone.card)
     prepared = prepare(config, subject)
     task = build_task(config, backbone, pretrained)
     lessons = encode_lessons(config, subject, backbone, prepared.captures, prepared.views)
     training = _Training(config, subject, backbone, task, prepared, lessons)
-    weights, found = training.run(key, folder, on_step=on_step, must_save=must_save)
+    weights, found = training.run(key, folder, on_step=on_step, must_end=must_end)
     card = AdapterCard(
         kind="subject",
         backbone=backbone.card.name,
@@ -218,7 +218,7 @@ class _Training:
         folder: Path | None,
         *,
         on_step: Callable[[Progress], None] | None,
-        must_save: Callable[[int], bool],
+        must_end: Callable[[], bool] | None,
     ) -> tuple[dict[Role, dict[str, Tensor]], Evidence]:
         """Train to the end, or go on; weights by adapter, and what is known of them."""
         config = self._config
@@ -258,8 +258,8 @@ class _Training:
             plan,
             resume=resume,
             on_step=after_step,
-            must_save=must_save,
             must_stop=judge.must_stop,
+            must_end=must_end,
         )
         return self._task.adapter_weights(judge.best_weights or engine.weights()), _evidence(
             judge, result

@@ -12,7 +12,7 @@ from dreambooth3d.artifacts.adapter import load_adapter, load_card, save_adapter
 from dreambooth3d.artifacts.jsonfile import read_json
 from dreambooth3d.artifacts.key import exclusive, publish
 from dreambooth3d.artifacts.manifest import Manifest
-from dreambooth3d.errors import Dreambooth3dError
+from dreambooth3d.errors import Dreambooth3dError, StoppedError
 from dreambooth3d.personalize.keys import (
     CURVE_NAME,
     STAGE,
@@ -33,10 +33,6 @@ THREADS = 1
 _TELL_SECONDS = 1.0
 
 
-class _StoppedError(Exception):
-    """The batch is to end; the training is saved."""
-
-
 def warm_up(settings: Mapping[str, Any]) -> None:
     """Load the backbone that every order uses."""
     import torch
@@ -54,7 +50,7 @@ def work(order: Mapping[str, Any], tell: Callable[[dict[str, Any]], None]) -> di
     with exclusive(given.out, given.key):
         try:
             outcome = _train_or_keep(given, tell)
-        except _StoppedError:
+        except StoppedError:
             outcome = stopped(given.config, given.subject, given.key)
         except Dreambooth3dError as error:
             outcome = failed(given.config, given.subject, given.key, str(error))
@@ -105,7 +101,7 @@ def _train_or_keep(order: Order, tell: Callable[[dict[str, Any]], None]) -> Outc
         parents=order.parents,
         folder=checkpoints,
         on_step=watch.on_step,
-        must_save=watch.must_save,
+        must_end=watch.must_end,
     )
     with publish(home) as aside:
         card = save_adapter(aside, adapter)
@@ -143,12 +139,9 @@ class _Watch:
     def __init__(self, order: Order, tell: Callable[[dict[str, Any]], None]) -> None:
         self._order, self._tell = order, tell
         self._told_at = 0.0
-        self._is_saved = False
 
     def on_step(self, progress: Progress) -> None:
         """Told after every update."""
-        if self._is_saved:
-            raise _StoppedError
         now = time.monotonic()
         if now - self._told_at >= _TELL_SECONDS or progress.step == progress.num_steps:
             self._told_at = now
@@ -162,7 +155,6 @@ class _Watch:
                 }
             )
 
-    def must_save(self, step: int) -> bool:
-        """Save once when the batch is to end."""
-        self._is_saved = self._order.stop.exists()
-        return self._is_saved
+    def must_end(self) -> bool:
+        """Whether the batch is to end."""
+        return self._order.stop.exists()

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from dreambooth3d.artifacts.key import artifact_key, exclusive, point_latest
 from dreambooth3d.artifacts.manifest import Manifest
 from dreambooth3d.artifacts.pairs import PairCorpus, read_manifest
 from dreambooth3d.artifacts.place import Place
-from dreambooth3d.errors import ConfigError, RunError
+from dreambooth3d.errors import ConfigError, RunError, StoppedError
 from dreambooth3d.model.backbone import BackboneCard, Denoiser, localize, read_card, read_structure
 from dreambooth3d.pretrain.config import PretrainConfig
 from dreambooth3d.pretrain.cost import describe_cost
@@ -41,7 +42,7 @@ from dreambooth3d.runtime.backbones import (
     warm_encoders,
 )
 from dreambooth3d.runtime.relay import relayed
-from dreambooth3d.runtime.session import last_line, ray_session, threads_for
+from dreambooth3d.runtime.session import last_line, ray_session, stopping, threads_for
 from dreambooth3d.runtime.system import SystemMetrics
 from dreambooth3d.runtime.tracking import recording
 from dreambooth3d.training.checkpoint import Checkpoint, drop_checkpoints
@@ -52,6 +53,7 @@ REVISION = 1
 _MAX_RESTARTS = 3
 # A preemption is announced a minute or more ahead; asking makes the workers wait for each other.
 _LOOK_EVERY = 5
+_STOP_NAME, _POLL_SECONDS = "stop", 0.5
 # A lost worker or node: the others start again with it from the last checkpoint.
 _MAX_FAILURES = 3
 _LATENTS_USED = "the corpus is encoded, no encoder is loaded"
@@ -176,12 +178,38 @@ def _train(
             torch_config=TorchConfig(backend="nccl" if has_gpu else "gloo"),
         )
         try:
-            trainer.fit()
+            _fit(trainer, out / ".checkpoints" / key / _STOP_NAME, report)
         except TrainingFailedError as error:
             raise RunError(
                 f"pretraining must finish, got: {last_line(error)}; "
                 "run the same command again to go on from the last checkpoint"
             ) from error
+
+
+def _fit(trainer: TorchTrainer, stop: Path, report: Callable[[str], None]) -> None:
+    """Train; at Ctrl-C and SIGTERM the workers save and end first.
+
+    Raises:
+        KeyboardInterrupt: it was stopped before it was done.
+    """
+    stop.unlink(missing_ok=True)
+    # In a thread of its own: in the first one Ray Train takes Ctrl-C, and ends without saving.
+    pool = ThreadPoolExecutor(1)
+    try:
+        with stopping() as has_to_stop:
+            fitting = pool.submit(trainer.fit)
+            while not wait([fitting], timeout=_POLL_SECONDS).done:
+                if has_to_stop.is_set() and not stop.is_file():
+                    report("pretrain: stops after the step at hand; once more ends at once")
+                    stop.parent.mkdir(parents=True, exist_ok=True)
+                    stop.touch()
+        fitting.result()
+    finally:
+        pool.shutdown(wait=False)
+        was_asked = stop.is_file()
+        stop.unlink(missing_ok=True)
+    if was_asked:
+        raise KeyboardInterrupt
 
 
 def _has_gpus(config: PretrainConfig) -> bool:
@@ -244,9 +272,9 @@ class _Rank:
         if not self.is_first:
             return
         if step:
-            self._say(f"goes on from the checkpoint of step {step}/{self._config.steps}")
+            self.say(f"goes on from the checkpoint of step {step}/{self._config.steps}")
         elif self._started.is_file():
-            self._say(f"had no checkpoint yet, starts again from step 0/{self._config.steps}")
+            self.say(f"had no checkpoint yet, starts again from step 0/{self._config.steps}")
         self._started.parent.mkdir(parents=True, exist_ok=True)
         self._started.touch()
 
@@ -259,15 +287,19 @@ class _Rank:
         if progress.step % self._config.log_every == 0 or progress.step == self._config.steps:
             ray.train.report({"step": progress.step, "loss": progress.loss})
             self._system.sample(progress.step)
-            self._say(progress.line())
+            self.say(progress.line())
 
     def must_save(self, step: int) -> bool:
         """Whether a node of the training has been told to go; true once."""
         if self._is_saved or step % _LOOK_EVERY or ray.train.get_preemption_info() is None:
             return False
         self._is_saved = True
-        self._say(f"a node is about to go, saving at step {step}")
+        self.say(f"a node is about to go, saving at step {step}")
         return True
+
+    def must_end(self) -> bool:
+        """Whether the command was told to stop; the first rank knows."""
+        return self.is_first and (self._folder / _STOP_NAME).is_file()
 
     def on_save(self, checkpoint: Checkpoint) -> None:
         """Hand the weights to who judges them; only patience waits, for those handed before."""
@@ -290,7 +322,7 @@ class _Rank:
         verdict = decide(self.scores(), self._config.patience)
         if verdict is None or not verdict.is_over:
             return False
-        self._say(f"no better for {self._config.patience} validations, ends early")
+        self.say(f"no better for {self._config.patience} validations, ends early")
         return True
 
     def choose(self) -> int | None:
@@ -299,7 +331,7 @@ class _Rank:
             return None
         verdict = decide(self._losses(self.validations()), self._config.patience)
         if verdict is not None:
-            self._say(f"the checkpoint of step {verdict.best} is the best")
+            self.say(f"the checkpoint of step {verdict.best} is the best")
         return None if verdict is None else verdict.best
 
     def _losses(self, validations: list[dict[str, Any]]) -> dict[int, float]:
@@ -313,7 +345,8 @@ class _Rank:
         )
         return found
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """Tell the driver a line."""
         if self.is_first:
             self._lines.put(f"pretrain {self._folder.name}: {line}")
 
@@ -329,20 +362,26 @@ def _worker(arguments: Mapping[str, Any]) -> None:
     system = SystemMetrics()
     rank = _Rank(config, working, arguments["lines"], arguments["judge"], system)
     backbone, examples = _load(config, arguments["corpus"])
-    adapter, result = train_adapter(
-        config,
-        backbone,
-        examples,
-        run_key=key,
-        folder=storage,
-        on_start=rank.on_start,
-        on_step=rank.on_step,
-        must_save=rank.must_save,
-        on_save=rank.on_save,
-        scores=rank.scores,
-        must_stop=rank.must_stop if config.patience else None,
-        choose=rank.choose,
-    )
+    try:
+        adapter, result = train_adapter(
+            config,
+            backbone,
+            examples,
+            run_key=key,
+            folder=storage,
+            on_start=rank.on_start,
+            on_step=rank.on_step,
+            must_save=rank.must_save,
+            on_save=rank.on_save,
+            scores=rank.scores,
+            must_stop=rank.must_stop if config.patience else None,
+            must_end=rank.must_end,
+            choose=rank.choose,
+        )
+    except StoppedError as stopped:
+        # No failure: Ray Train would start it again.
+        rank.say(str(stopped))
+        return
     if rank.is_first:
         publish_adapter(
             config,

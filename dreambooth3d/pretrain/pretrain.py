@@ -186,6 +186,7 @@ def train_adapter(
     on_save: Callable[[Checkpoint], None] = lambda checkpoint: None,
     scores: Callable[[], Mapping[int, float]] = dict,
     must_stop: Callable[[], bool] | None = None,
+    must_end: Callable[[], bool] | None = None,
     choose: Callable[[], int | None] = lambda: None,
 ) -> tuple[Adapter, FitResult]:
     """Train on this rank; every rank returns the same adapter, unless the first one chooses.
@@ -197,12 +198,13 @@ def train_adapter(
         run_key: of the adapter; a checkpoint of another one is refused.
         folder: of checkpoints.
         on_start: told how many updates an interrupted training has already.
-        on_step, must_save, on_save, scores, must_stop: see `training.loop.fit`.
+        on_step, must_save, on_save, scores, must_stop, must_end: see `training.loop.fit`.
         choose: asked at the end for the step whose checkpoint the adapter is made of; None takes
             the weights of the end.
 
     Raises:
         RunError: nothing was learned.
+        StoppedError: `must_end` said so.
     """
     task = build_task(config, backbone)
     plan = Plan(
@@ -249,6 +251,7 @@ def train_adapter(
         on_save=on_save,
         scores=scores,
         must_stop=must_stop,
+        must_end=must_end,
     )
     trained, step = result.average or engine.weights(), len(result.losses)
     if folder is not None and (chosen := choose()) is not None:

@@ -76,6 +76,31 @@ def _terminable() -> Iterator[None]:
 
 
 @contextmanager
+def stopping() -> Iterator[threading.Event]:
+    """Take Ctrl-C and SIGTERM as a wish to stop; a second one ends at once.
+
+    Raises:
+        KeyboardInterrupt: at the second one.
+    """
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def ask(number: int, frame: object) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def one_sentence(address: str) -> Iterator[None]:
     """Say in one sentence that Ray did not start, or is not where it was looked for."""
     try:

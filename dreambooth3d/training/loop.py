@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from dreambooth3d.artifacts.place import Place
-from dreambooth3d.errors import RunError
+from dreambooth3d.errors import RunError, StoppedError
 from dreambooth3d.training.average import WeightAverage
 from dreambooth3d.training.checkpoint import (
     Checkpoint,
@@ -104,6 +104,7 @@ def fit(
     on_save: Callable[[Checkpoint], None] = lambda checkpoint: None,
     scores: Callable[[], Mapping[int, float]] = dict,
     must_stop: Callable[[], bool] | None = None,
+    must_end: Callable[[], bool] | None = None,
 ) -> FitResult:
     """Train from where `resume` ended, or from the start.
 
@@ -121,8 +122,11 @@ def fit(
             the first rank.
         must_stop: asked on every rank after every so many updates; one that says so ends the
             training on all. None always trains to the end.
+        must_end: asked on every rank after every update; one that says so has all save and end,
+            not done. None is never told to.
 
     Raises:
+        StoppedError: it was told to end; a checkpoint has been saved.
         RunError: the loss stopped being a number; the last checkpoint is kept.
     """
     losses = [] if resume is None else list(resume.losses)
@@ -155,12 +159,19 @@ def fit(
                     eta_seconds=(now - started) / (step + 1 - first) * (plan.num_steps - step - 1),
                 )
             )
-        is_due = step + 1 == plan.num_steps or (step + 1) % plan.save_every == 0
-        if (must_save(step + 1) or is_due) and plan.folder is not None:
+        is_last = step + 1 == plan.num_steps
+        is_due = is_last or (step + 1) % plan.save_every == 0
+        is_told = must_end is not None and not is_last and engine.mean(float(must_end())) > 0
+        if (must_save(step + 1) or is_due or is_told) and plan.folder is not None:
             saved = _gather(engine, plan, losses, average)
             if engine.rank == 0:
                 save_checkpoint(plan.folder, saved, keeping=plan.keeping, scores=scores())
                 on_save(saved)
+        if is_told:
+            raise StoppedError(
+                f"training must reach step {plan.num_steps}, got told to end at step {step + 1}; "
+                "run the same command again to go on from there"
+            )
         if is_due and must_stop is not None and engine.mean(float(must_stop())) > 0:
             break
     return FitResult(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from dreambooth3d.errors import ArtifactError, ConfigError, RunError
+from dreambooth3d.errors import ArtifactError, ConfigError, RunError, StoppedError
 from dreambooth3d.training.checkpoint import Checkpoint, load_checkpoint, saved_steps
 from dreambooth3d.training.engine import TorchEngine, build_engine
 from dreambooth3d.training.loop import FitResult, Plan, Progress, fit, format_seconds, resume_point
@@ -85,6 +85,36 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(
         assert torch.equal(weight, again.weights()[name]), name
     for name, moment in whole.optimizer_state().items():
         assert torch.equal(moment, again.optimizer_state()[name]), name
+
+
+@pytest.mark.parametrize("told_after", [1, 6, 8, 11])
+def test_a_run_that_is_told_to_end_saves_first_and_loses_no_step(
+    tmp_path: Path, told_after: int
+) -> None:
+    whole = make_engine()
+    expected = fit(whole, batch, plan(None))
+    seen: list[int] = []
+    with pytest.raises(StoppedError, match=f"at step {told_after}; run the same command again"):
+        fit(
+            make_engine(), batch, plan(tmp_path),
+            on_step=lambda progress: seen.append(progress.step),
+            must_end=lambda: seen[-1] == told_after,
+        )  # fmt: skip
+    again, resumed = go_on(tmp_path)
+    assert resumed.first_step == told_after
+    assert resumed.losses == expected.losses
+    for name, weight in whole.weights().items():
+        assert torch.equal(weight, again.weights()[name]), name
+
+
+def test_a_run_that_is_told_to_end_at_its_last_step_is_done(tmp_path: Path) -> None:
+    seen: list[int] = []
+    result = fit(
+        make_engine(), batch, plan(tmp_path),
+        on_step=lambda progress: seen.append(progress.step),
+        must_end=lambda: seen[-1] == 12,
+    )  # fmt: skip
+    assert len(result.losses) == 12
 
 
 def test_an_average_follows_the_weights_and_resumes_with_them(tmp_path: Path) -> None:
