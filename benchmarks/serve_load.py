@@ -34,7 +34,7 @@ _PATIENCE_S = 600.0
 
 
 def official_client_steps(seed: int) -> float:
-    """Steps, of eight, that the published `openai` client takes against the server unmodified."""
+    """Steps, of nine, that the published `openai` client takes against the server unmodified."""
     with serving("serve-contract") as server, warnings.catch_warnings():
         # The hosted service closed, so every method of the client is marked deprecated.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -49,6 +49,9 @@ def official_client_steps(seed: int) -> float:
         steps.append(_num_frames(client.videos.download_content(video.id).read()) == 5)
         other = client.videos.create_and_poll(prompt="a red car", seconds=_SECONDS)
         steps.append(other.status == "completed")
+        again = client.videos.remix(video.id, prompt="a [sks mug] in snow")
+        steps.append(client.videos.poll(again.id).status == "completed")
+        client.videos.delete(again.id)
         steps.append([v.id for v in client.videos.list(limit=1)] == [other.id, video.id])
         steps.append(client.videos.delete(video.id).deleted)
         try:

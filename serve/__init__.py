@@ -23,6 +23,8 @@
 | `logs`     | one JSON object a line, with its job                                        |
 | `engine`   | claims batches, denoises, writes clips                                      |
 | `body`     | JSON and multipart bodies to one dict                                       |
+| `openapi`  | how the interface describes itself                                          |
+| `events`   | progress as server-sent events                                              |
 | `services` | what routes work on                                                         |
 | `video_routes`, `subject_routes`, `routes` | the HTTP interface                          |
 | `refusals` | every failure as an answer of the one form                                  |

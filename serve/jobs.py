@@ -166,7 +166,7 @@ class JobTable:
         """How many jobs there are of each status."""
         with self._database.reading() as connection:
             query = select(JOBS.c.status, func.count()).group_by(JOBS.c.status)
-            found: dict[str, int] = dict(connection.execute(query).tuples().all())
+            found = {str(status): int(count) for status, count in connection.execute(query)}
         return dict.fromkeys(STATUSES, 0) | found
 
     def mean_seconds(self) -> float | None:

@@ -42,6 +42,7 @@ class ClipOrder:
     flow_shift: float
     metadata: dict[str, str]
     reference_scale: float = 1.0
+    remixed_from: str | None = None
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return the fields as JSON."""
@@ -99,6 +100,23 @@ class ClipRules:
         """Return the nearest frame count the VAE can hold, at least 1."""
         ratio = self.temporal_ratio
         return max(0, round((num_frames - 1) / ratio)) * ratio + 1
+
+
+def ask_again(order: ClipOrder, prompt: str) -> VideoCreate:
+    """Return what a client would send for the same clip with another prompt."""
+    return VideoCreate(
+        prompt=prompt,
+        subject=order.subject,
+        num_frames=order.num_frames,
+        size=f"{order.width}x{order.height}",
+        fps=order.fps,
+        seed=order.seed,
+        num_inference_steps=order.num_steps,
+        guidance_scale=order.guidance_scale,
+        reference_scale=order.reference_scale,
+        negative_prompt=order.negative_prompt,
+        metadata=order.metadata,
+    )
 
 
 def resolve(asked: VideoCreate, rules: ClipRules, adapter: AdapterCard | None) -> ClipOrder:

@@ -47,9 +47,16 @@ def _answer_http_error(request: Request, error: Exception) -> Response:
         codes.get(error.status_code, "invalid_request"),
         f"a request must be a path and method of /openapi.json, got {request.method} "
         f"{schema.shown(request.url.path)}; correct it",
-        headers=error.headers,
+        headers=_allowed(request) if error.status_code == 405 else error.headers,
     )
     return _answer_api_error(request, refusal)
+
+
+def _allowed(request: Request) -> dict[str, str]:
+    """Every method of a path; Starlette names those of its first route alone."""
+    path = getattr(request.scope.get("route"), "path", "")
+    operations = request.app.openapi()["paths"].get(path, {"get": None})
+    return {"Allow": ", ".join(sorted(operations)).upper()}
 
 
 def _answer_no_database(request: Request, error: Exception) -> Response:

@@ -46,6 +46,7 @@ class VideoReply(BaseModel):
     seconds: str
     size: str
     error: JobError | None
+    remixed_from_video_id: str | None
     subject: str | None
     seed: int
     num_frames: int
@@ -173,6 +174,7 @@ def video_reply(job: Job, *, queue_position: int | None, eta_seconds: float | No
         size=f"{order.width}x{order.height}",
         error=JobError(code=job.error_code or "", message=job.error_message or "")
         if is_failed else None,
+        remixed_from_video_id=order.remixed_from,
         subject=order.subject,
         seed=order.seed,
         num_frames=order.num_frames,

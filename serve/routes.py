@@ -5,18 +5,25 @@ from fastapi.responses import PlainTextResponse
 
 from serve import replies
 from serve.meters import queue_page
+from serve.openapi import ALWAYS, DescribedApi, operation_id
 from serve.refusals import answer_refusals
-from serve.services import REFUSALS, By, Given, Services
+from serve.services import By, Given, Services
 from serve.site import site
 from serve.subject_routes import subjects
 from serve.video_routes import videos
 
-router = APIRouter(responses=REFUSALS)
+router = APIRouter()
 
 
 def make_api(services: Services) -> FastAPI:
     """Build the application; the interactive pages are off because they load foreign scripts."""
-    api = FastAPI(title="dreambooth3d", version="1", docs_url=None, redoc_url=None)
+    api = DescribedApi(
+        title="dreambooth3d",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=operation_id,
+    )
     api.state.services = services
     api.include_router(router)
     api.include_router(videos)
@@ -26,7 +33,7 @@ def make_api(services: Services) -> FastAPI:
     return api
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", responses=ALWAYS)
 def list_models(given: Given, by: By) -> replies.ModelList:
     """Name the served backbone."""
     return replies.ModelList(data=[replies.model_reply(given.rules)])
@@ -50,7 +57,7 @@ async def get_readiness(given: Given, response: Response) -> replies.HealthReply
     "/metrics",
     # A class with a media type would give it to the documented refusals, too.
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses=ALWAYS | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 def get_metrics(given: Given, by: By) -> PlainTextResponse:
     """Show the state of the queue to Prometheus."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -20,13 +21,32 @@ _RANGE = re.compile(
 _NUMBER = re.compile(r"\d{1,5}(\.\d{1,6})?", re.ASCII)
 
 
-def _refuse_nul(text: str) -> str:
+def _refuse_unwritable(text: str) -> str:
+    """Refuse what a database or an answer in UTF-8 cannot hold."""
     if "\0" in text:
         raise ValueError("must be text without NUL characters")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError("must be text without halves of letters (lone surrogates)")
     return text
 
 
-Text = Annotated[str, AfterValidator(_refuse_nul)]
+def _refuse_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must be words")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_refuse_unwritable)]
+Prompt = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_PROMPT_LETTERS,
+        description="What is to be seen; [trigger class noun] in brackets marks the subject.",
+    ),
+    AfterValidator(_refuse_unwritable),
+    AfterValidator(_refuse_blank),
+]
 
 
 class VideoCreate(BaseModel):
@@ -34,11 +54,7 @@ class VideoCreate(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    prompt: Text = Field(
-        min_length=1,
-        max_length=MAX_PROMPT_LETTERS,
-        description="What is to be seen; [trigger class noun] in brackets marks the subject.",
-    )
+    prompt: Prompt
     subject: Text | None = Field(default=None, description="Id of a subject; none is allowed.")
     model: Text | None = Field(default=None, description="Id of the served model.")
     seconds: str | int | float | None = Field(
@@ -75,13 +91,6 @@ class VideoCreate(BaseModel):
             raise ValueError("must be a number")
         return value
 
-    @field_validator("prompt")
-    @classmethod
-    def _check_prompt(cls, value: str) -> str:
-        if not value.strip():
-            raise ValueError("must be words")
-        return value
-
     @field_validator("seconds")
     @classmethod
     def _check_seconds(cls, value: str | int | float | None) -> float | None:
@@ -109,12 +118,28 @@ class VideoCreate(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+class VideoRemix(BaseModel):
+    """Body of `POST /v1/videos/{id}/remix`: all but the prompt is that of the video."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: Prompt
+
+
 def parse_create(body: object) -> VideoCreate:
     """Check the fields of a body, each alone; the first wrong one is a 400."""
     try:
         return VideoCreate.model_validate(body)
     except ValidationError as error:
-        raise _bad_field(error) from error
+        raise _bad_field(error, VideoCreate) from error
+
+
+def parse_remix(body: object) -> VideoRemix:
+    """Check the body of a remix; a wrong field is a 400."""
+    try:
+        return VideoRemix.model_validate(body)
+    except ValidationError as error:
+        raise _bad_field(error, VideoRemix) from error
 
 
 def is_job_id(value: str) -> bool:
@@ -169,13 +194,14 @@ def shown(value: object) -> str:
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}.."
 
 
-def field_error(param: str, kind: str, rule: str, value: object) -> ApiError:
-    """Word one of pydantic's findings as our sentence."""
+def field_error(
+    param: str, kind: str, rule: str, value: object, *, known: Iterable[str] = ()
+) -> ApiError:
+    """Word one of pydantic's findings as our sentence; `known` are the fields there are."""
     if kind == "missing":
         message = f"{param} must be given, got nothing; add it"
     elif kind == "extra_forbidden":
-        known = ", ".join(VideoCreate.model_fields)
-        message = f"fields must be among {known}, got {shown(param)}; leave it out"
+        message = f"fields must be among {', '.join(known)}, got {shown(param)}; leave it out"
     else:
         rule = rule.removeprefix("Value error, ").removeprefix("Input should ")
         rule = rule if rule.startswith(("be ", "must ")) else f"must be valid ({rule})"
@@ -184,7 +210,9 @@ def field_error(param: str, kind: str, rule: str, value: object) -> ApiError:
     return ApiError(400, "invalid_value", message, param=param)
 
 
-def _bad_field(error: ValidationError) -> ApiError:
+def _bad_field(error: ValidationError, model: type[BaseModel]) -> ApiError:
     first = error.errors(include_url=False)[0]
     param = str(first["loc"][0]) if first["loc"] else "body"
-    return field_error(shown(param)[1:-1], first["type"], first["msg"], first["input"])
+    return field_error(
+        shown(param)[1:-1], first["type"], first["msg"], first["input"], known=model.model_fields
+    )

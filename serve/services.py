@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Query, Request
 from fastapi.security import HTTPBearer
@@ -10,15 +10,13 @@ from fastapi.security import HTTPBearer
 from dreambooth3d.model.backbone import read_card
 from serve import orders, schema
 from serve.access import Access, Caller, Mode
-from serve.errors import ApiError, ErrorReply
+from serve.errors import ApiError
 from serve.jobs import JobTable
 from serve.keys import KeyTable
 from serve.results import ResultStore
 from serve.settings import ServeSettings
 from serve.subjects import ServableSubject, SubjectCatalog
 from serve.trainings import TrainingTable
-
-REFUSALS: dict[int | str, dict[str, Any]] = {"4XX": {"model": ErrorReply}}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -4,11 +4,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 
-from serve import orders, replies, schema
+from serve import openapi, orders, replies, schema
 from serve.access import Caller
 from serve.errors import ApiError, ErrorBody
 from serve.records import QueueFullError
-from serve.services import REFUSALS, By, Given, Limit, Services, find_subject
+from serve.services import By, Given, Limit, Services, find_subject
 from serve.subjects import ServableSubject
 from serve.trainings import Training, new_subject_id
 from serve.uploads import (
@@ -24,6 +24,7 @@ _PICTURE = {"type": "string", "format": "binary"}
 _FORM = {
     "type": "object",
     "required": ["images[]", "class_noun"],
+    "additionalProperties": False,
     "properties": {
         "images[]": {"type": "array", "items": _PICTURE, "minItems": 1, "maxItems": MAX_IMAGES},
         "references[]": {"type": "array", "items": _PICTURE, "maxItems": MAX_REFERENCES},
@@ -31,12 +32,14 @@ _FORM = {
         "name": {"type": "string", "maxLength": 64},
     },
 }
-subjects = APIRouter(responses=REFUSALS)
+subjects = APIRouter(responses=openapi.ALWAYS)
 
 
 @subjects.post(
     "/v1/subjects",
     status_code=202,
+    responses=openapi.refusals(400, 413, 415)
+    | openapi.follow("subject_id", "get_subject", "delete_subject"),
     openapi_extra={
         "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}
     },
@@ -51,7 +54,7 @@ async def create_subject(
     return replies.training_reply(training)
 
 
-@subjects.get("/v1/subjects")
+@subjects.get("/v1/subjects", responses=openapi.refusals(400))
 def list_subjects(
     given: Given, by: By, after: str | None = None, limit: Limit = 100
 ) -> replies.SubjectList:
@@ -74,7 +77,7 @@ def list_subjects(
     )
 
 
-@subjects.get("/v1/subjects/{subject_id}")
+@subjects.get("/v1/subjects/{subject_id}", responses=openapi.refusals(404))
 def get_subject(subject_id: str, given: Given, by: By) -> replies.SubjectReply:
     """Describe one subject."""
     training = _own_training(given, by, subject_id)
@@ -84,7 +87,7 @@ def get_subject(subject_id: str, given: Given, by: By) -> replies.SubjectReply:
     return _describe_subject(given, find_subject(given, by, subject_id, param="subject_id"))
 
 
-@subjects.delete("/v1/subjects/{subject_id}")
+@subjects.delete("/v1/subjects/{subject_id}", responses=openapi.refusals(404, 409))
 def delete_subject(subject_id: str, given: Given, by: By) -> replies.DeletedSubjectReply:
     """Remove an uploaded subject with its photos; its training is stopped."""
     if _own_training(given, by, subject_id) is None:
@@ -99,7 +102,12 @@ def delete_subject(subject_id: str, given: Given, by: By) -> replies.DeletedSubj
     return replies.DeletedSubjectReply(id=subject_id)
 
 
-@subjects.get("/v1/subjects/{subject_id}/views/{number}", response_class=FileResponse)
+@subjects.get(
+    "/v1/subjects/{subject_id}/views/{number}",
+    response_class=FileResponse,
+    responses=openapi.refusals(400, 404)
+    | {200: {"content": {"image/png": {"schema": _PICTURE}}, "description": "A view."}},
+)
 def get_view(subject_id: str, number: int, given: Given, by: By) -> FileResponse:
     """Send one of a subject's reference views, counted from 1."""
     path = find_subject(given, by, subject_id, param="subject_id").view(number)

@@ -1,44 +1,49 @@
 """Clips: asked for, watched, fetched, canceled, deleted."""
 
+import hashlib
 import time
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, StreamingResponse
 
-from serve import orders, replies, schema
+from serve import openapi, orders, replies, schema
 from serve.access import Caller
 from serve.body import read_body
 from serve.errors import ApiError
+from serve.events import video_events
 from serve.records import IdempotencyError, Job, NewJob, QueueFullError, QuotaError
 from serve.results import CLIP_NAME, THUMBNAIL_NAME
-from serve.services import REFUSALS, By, Given, Limit, Services, find_subject
+from serve.services import By, Given, Limit, Services, find_subject
 
-videos = APIRouter(responses=REFUSALS)
+videos = APIRouter(responses=openapi.ALWAYS)
+_FOLLOWING = openapi.follow(
+    "video_id",
+    "get_video",
+    "get_content",
+    "get_events",
+    "cancel_video",
+    "remix_video",
+    "delete_video",
+)
+_IDEMPOTENCY = openapi.header("Idempotency-Key", minLength=1, maxLength=255)
+_CLIP: dict[str, Any] = {
+    "description": "The clip, or a picture of its middle.",
+    "content": {
+        kind: {"schema": {"type": "string", "format": "binary"}}
+        for kind in ("video/mp4", "image/png")
+    },
+}
 
 
 @videos.post(
     "/v1/videos",
     status_code=202,
     response_model=replies.VideoReply,
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                kind: {"schema": schema.VideoCreate.model_json_schema()}
-                for kind in ("application/json", "multipart/form-data")
-            },
-        },
-        "parameters": [
-            {
-                "name": "Idempotency-Key",
-                "in": "header",
-                "required": False,
-                "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-            }
-        ],
-    },
+    responses=openapi.refusals(400, 404, 409, 413, 422) | _FOLLOWING,
+    openapi_extra={"requestBody": openapi.create_body(), "parameters": [_IDEMPOTENCY]},
 )
 async def create_video(
     request: Request, given: Given, by: By, response: Response
@@ -47,17 +52,37 @@ async def create_video(
     key = schema.check_idempotency_key(request.headers.get("idempotency-key"))
     asked = schema.parse_create(await read_body(request))
     job = await run_in_threadpool(_submit, given, by, asked, key)
-    response.headers["Location"] = f"/v1/videos/{job.id}"
-    return await run_in_threadpool(_describe, given, job, response)
+    return await run_in_threadpool(_accept, given, job, response)
 
 
-@videos.get("/v1/videos/{video_id}")
+@videos.post(
+    "/v1/videos/{video_id}/remix",
+    status_code=202,
+    responses=openapi.refusals(400, 404, 409, 413, 422) | _FOLLOWING,
+    openapi_extra={
+        "requestBody": openapi.json_body(schema.VideoRemix),
+        "parameters": [_IDEMPOTENCY],
+    },
+)
+async def remix_video(
+    request: Request, video_id: str, given: Given, by: By, response: Response
+) -> replies.VideoReply:
+    """Accept a job for the same subject, seed and settings with another prompt."""
+    key = schema.check_idempotency_key(request.headers.get("idempotency-key"))
+    prompt = schema.parse_remix(await read_body(request)).prompt
+    source = await run_in_threadpool(_find_job, given, by, video_id)
+    asked = orders.ask_again(orders.ClipOrder.from_json(source.request), prompt)
+    job = await run_in_threadpool(_submit, given, by, asked, key, source.id)
+    return await run_in_threadpool(_accept, given, job, response)
+
+
+@videos.get("/v1/videos/{video_id}", responses=openapi.refusals(404))
 def get_video(video_id: str, given: Given, by: By, response: Response) -> replies.VideoReply:
     """Tell how a job is doing."""
     return _describe(given, _find_job(given, by, video_id), response)
 
 
-@videos.get("/v1/videos")
+@videos.get("/v1/videos", responses=openapi.refusals(400, 404))
 def list_videos(
     given: Given,
     by: By,
@@ -82,7 +107,12 @@ def list_videos(
     )
 
 
-@videos.get("/v1/videos/{video_id}/content", response_class=FileResponse)
+@videos.get(
+    "/v1/videos/{video_id}/content",
+    response_class=FileResponse,
+    responses=openapi.refusals(400, 404, 409, 410, 416) | {200: _CLIP, 206: _CLIP},
+    openapi_extra={"parameters": [openapi.header("Range", pattern="^bytes=")]},
+)
 def get_content(
     request: Request,
     video_id: str,
@@ -108,7 +138,30 @@ def get_content(
     )
 
 
-@videos.post("/v1/videos/{video_id}/cancel", status_code=202)
+@videos.get(
+    "/v1/videos/{video_id}/events",
+    response_class=StreamingResponse,
+    responses=openapi.refusals(404)
+    | {
+        200: {
+            "description": "A `video` event with the video whenever it moves on, until it ends.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        }
+    },
+)
+def get_events(video_id: str, given: Given, by: By) -> StreamingResponse:
+    """Tell of a job's steps as they end; the job goes on whoever listens."""
+    _find_job(given, by, video_id)
+
+    def look() -> replies.VideoReply | None:
+        job = given.jobs.get(video_id)
+        return None if job is None else _describe(given, job)
+
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(video_events(look), media_type="text/event-stream", headers=headers)
+
+
+@videos.post("/v1/videos/{video_id}/cancel", status_code=202, responses=openapi.refusals(404, 409))
 def cancel_video(video_id: str, given: Given, by: By, response: Response) -> replies.VideoReply:
     """Cancel a live job; the engine lets go of it after its current step."""
     job = given.jobs.cancel(_find_job(given, by, video_id).id)
@@ -125,7 +178,7 @@ def cancel_video(video_id: str, given: Given, by: By, response: Response) -> rep
     return _describe(given, job, response)
 
 
-@videos.delete("/v1/videos/{video_id}")
+@videos.delete("/v1/videos/{video_id}", responses=openapi.refusals(404))
 def delete_video(video_id: str, given: Given, by: By) -> replies.DeletedReply:
     """Remove a job and its files; a live one is stopped."""
     found = _find_job(given, by, video_id)
@@ -135,15 +188,21 @@ def delete_video(video_id: str, given: Given, by: By) -> replies.DeletedReply:
     return replies.DeletedReply(id=found.id)
 
 
-def _submit(given: Services, by: Caller, asked: schema.VideoCreate, key: str | None) -> Job:
+def _submit(
+    given: Services,
+    by: Caller,
+    asked: schema.VideoCreate,
+    key: str | None,
+    remixed_from: str | None = None,
+) -> Job:
     card = None
     if asked.subject is not None:
         card = find_subject(given, by, asked.subject, param="subject").card
         orders.check_adapter(card, given.rules)
-    order = orders.resolve(asked, given.rules, card)
+    order = replace(orders.resolve(asked, given.rules, card), remixed_from=remixed_from)
     new = NewJob(
         request=order.to_json(),
-        request_hash=asked.content_hash,
+        request_hash=_request_hash(asked, remixed_from),
         batch_key=orders.batch_key(order, card),
         num_tokens=given.rules.num_tokens(order.num_frames, order.width, order.height),
         steps=order.num_steps,
@@ -161,6 +220,18 @@ def _submit(given: Services, by: Caller, asked: schema.VideoCreate, key: str | N
         param = "Idempotency-Key"
         raise ApiError(409, "idempotency_conflict", str(error), param=param) from error
     return job
+
+
+def _request_hash(asked: schema.VideoCreate, remixed_from: str | None) -> str:
+    """Tell a remix from a request that happens to ask for the same."""
+    if remixed_from is None:
+        return asked.content_hash
+    return hashlib.sha256(f"{remixed_from} {asked.content_hash}".encode()).hexdigest()
+
+
+def _accept(given: Services, job: Job, response: Response) -> replies.VideoReply:
+    response.headers["Location"] = f"/v1/videos/{job.id}"
+    return _describe(given, job, response)
 
 
 def _describe(given: Services, job: Job, response: Response | None = None) -> replies.VideoReply:

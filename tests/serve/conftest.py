@@ -11,6 +11,7 @@ from dreambooth3d.artifacts.adapter import Adapter, AdapterCard, save_adapter
 from dreambooth3d.model.backbone import Backbone, load_backbone
 from dreambooth3d.model.lora import LoraAdapter
 from serve.settings import ServeSettings
+from tests.serve.served import Served
 
 AddSubject = Callable[..., Path]
 
@@ -39,6 +40,11 @@ def settings(miniature: Path, tmp_path: Path) -> ServeSettings:
     return ServeSettings(
         backbone=str(miniature), runs=str(tmp_path / "runs"), max_batch=4, lease_s=5, poll_s=0.02
     )
+
+
+@pytest.fixture
+def served(settings: ServeSettings, backbone: Backbone) -> Served:
+    return Served(settings, backbone)
 
 
 @pytest.fixture

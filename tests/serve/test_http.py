@@ -12,50 +12,16 @@ import numpy as np
 import openai
 import pytest
 import uvicorn
-from fastapi.testclient import TestClient
-from httpx import Response
 from hypothesis import strategies as st
 from PIL import Image
 
 from dreambooth3d.model.backbone import Backbone
-from serve.engine import Engine
-from serve.jobs import JobTable
 from serve.keys import KeyTable
-from serve.routes import make_api
 from serve.schema import VideoCreate
-from serve.services import open_services
 from serve.settings import ServeSettings
+from tests.serve.served import CLIP, Served, refusal
 
 AddSubject = Callable[..., Path]
-CLIP = {"prompt": "a red car", "num_frames": 5, "num_inference_steps": 2, "seed": 1}
-
-
-class Served:
-    """An API over a real job table; the engine starts when asked."""
-
-    def __init__(self, settings: ServeSettings, backbone: Backbone) -> None:
-        self.jobs = JobTable(settings.database_url)
-        self.engine = Engine(settings, backbone=backbone, jobs=self.jobs)
-        self.api = make_api(
-            open_services(settings, self._is_ready, is_loopback=True, jobs=self.jobs)
-        )
-        self.http = TestClient(self.api, base_url="http://127.0.0.1")
-
-    async def _is_ready(self) -> bool:
-        return self.engine.is_warm
-
-
-@pytest.fixture
-def served(settings: ServeSettings, backbone: Backbone) -> Served:
-    return Served(settings, backbone)
-
-
-def refusal(answer: Response, status: int) -> tuple[str, str | None]:
-    assert answer.status_code == status, answer.text
-    error = answer.json()["error"]
-    assert set(error) == {"code", "message", "param"}
-    assert " must " in error["message"]
-    return error["code"], error["param"]
 
 
 def test_a_clip_from_post_to_mp4(served: Served, add_subject: AddSubject) -> None:
@@ -132,6 +98,7 @@ FORM = "multipart/form-data"
         (raw(b"[" * 99999), 400, "invalid_value", "body"),
         (raw(b'{"prompt": "\\ud800"}'), 400, "invalid_value", "prompt"),
         (raw(b'{"\\ud800": 1, "prompt": "x"}'), 400, "invalid_value", "body"),
+        (raw(b'{"prompt": "x", "metadata": {"a": "\\ud800"}}'), 400, "invalid_value", "metadata"),
         (raw(b"x", "text/plain"), 400, "invalid_value", "Content-Type"),
         (raw(b"x", FORM), 400, "invalid_value", "body"),
         (raw(b"x", f"{FORM}; boundary=b"), 400, "invalid_value", None),
@@ -325,6 +292,9 @@ def test_the_openai_client_works_unmodified(client: openai.OpenAI, add_subject: 
         other = client.videos.create_and_poll(
             prompt="a red car", extra_body={"num_inference_steps": 1}
         )
+        again = client.videos.remix(video.id, prompt="a [sks mug] in snow")
+        assert client.videos.poll(again.id).remixed_from_video_id == video.id
+        assert client.videos.delete(again.id).deleted
         assert [v.id for v in client.videos.list(limit=1)] == [other.id, video.id]
         assert client.videos.retrieve(other.id).status == "completed"
         assert client.videos.delete(video.id).deleted
