@@ -1,4 +1,4 @@
-"""A training that is told to stop saves first, on every worker, and the command goes on from there."""
+"""A training that is told to stop saves first on every worker; the command goes on from there."""
 
 import re
 import signal
