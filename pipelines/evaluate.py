@@ -10,11 +10,12 @@ from dreambooth3d.evaluate.config import EvaluateConfig
 from pipelines.cli import guarded, parser, print_plan
 from pipelines.samples import adapters_by_subject, adapters_in
 from pipelines.settings import apply_settings
-from pipelines.suite import add_suite_arguments, prove_suite, refuse_suite_options
+from pipelines.suite import add_suite_arguments, refuse_suite_options, run_suite
 
 EXAMPLES = (
     "python pipelines/evaluate.py",
     "python pipelines/evaluate.py --clips my/clips --adapters my/adapters",
+    "python pipelines/evaluate.py --suite custombench --subjects bench/subjects --clips my/clips",
     "python pipelines/evaluate.py --suite backbone --seed 3 --rows background,class",
 )
 
@@ -27,7 +28,7 @@ def main(arguments: list[str]) -> int:
     add_suite_arguments(command)
     given = command.parse_args(arguments)
     if given.suite:
-        return prove_suite(given)
+        return run_suite(given)
     refuse_suite_options(given)
     config = apply_settings(EvaluateConfig(), given.settings)
     clips = given.clips or given.out / "clips"

@@ -1,20 +1,73 @@
-"""`evaluate.py --suite NAME`: a proof of one part, the same as `make prove-NAME`."""
+"""`evaluate.py --suite NAME`: a proof of one part, or a benchmark on clips of any origin."""
 
 import argparse
 from pathlib import Path
 
 from dreambooth3d.errors import ConfigError
-from dreambooth3d.evaluate.config import BackboneSuiteConfig
+from dreambooth3d.evaluate import job
+from dreambooth3d.evaluate.config import BackboneSuiteConfig, BenchmarkConfig
+from dreambooth3d.evaluate.custombench import read_benchmark
 from pipelines.cli import print_plan
+from pipelines.settings import apply_settings
 
-SUITES = ("backbone",)
+_BENCHMARK = "custombench"
+SUITES = ("backbone", _BENCHMARK)
 
 
 def add_suite_arguments(command: argparse.ArgumentParser) -> None:
     """Add what chooses a suite and its rows."""
-    command.add_argument("--suite", choices=SUITES, help="prove this part; nothing else is scored")
+    command.add_argument(
+        "--suite",
+        choices=SUITES,
+        help="backbone: prove this part; custombench: score --clips against --subjects",
+    )
+    command.add_argument("--subjects", type=Path, help="of custombench: folders <id>/references/")
     command.add_argument("--seed", type=int, help="of the suite's scenes and noise (default: 0)")
     command.add_argument("--rows", help="rows of the suite, by comma (default: all)")
+
+
+def run_suite(given: argparse.Namespace) -> int:
+    """Run the suite that is named.
+
+    Raises:
+        ConfigError: an option does not go with it.
+        InputError: its folders cannot be used.
+    """
+    return score_clips(given) if given.suite == _BENCHMARK else prove_suite(given)
+
+
+def score_clips(given: argparse.Namespace) -> int:
+    """Score a folder of clips against a folder of subjects.
+
+    Raises:
+        ConfigError: a folder is not named, or an option does not go with this suite.
+        InputError: a folder cannot be used.
+    """
+    if given.subjects is None or given.clips is None:
+        raise ConfigError(
+            "--suite custombench must come with --subjects DIR and --clips DIR, got one or none; "
+            "add the folder of the subjects' references and that of the clips"
+        )
+    if given.adapters or given.rows is not None:
+        raise ConfigError(
+            "--suite custombench must come without --adapters and --rows, got one of them; "
+            "leave it out"
+        )
+    seed = [] if given.seed is None else [f"seed={given.seed}"]
+    config = apply_settings(BenchmarkConfig(), [*seed, *given.settings])
+    out = given.out / "custombench"
+    if given.dry_run:
+        found = read_benchmark(given.subjects, given.clips)
+        plan = {
+            "subjects": list(found.subjects),
+            "clips": {str(clip.path): clip.subject for clip in found.clips},
+            "not scored": [str(path) for path in found.without_subject],
+            "report": str(out / "report.html"),
+        }
+        print_plan(config, plan)
+        return 0
+    job.run_benchmark(config, given.subjects, given.clips, out)
+    return 0
 
 
 def prove_suite(given: argparse.Namespace) -> int:
@@ -23,10 +76,11 @@ def prove_suite(given: argparse.Namespace) -> int:
     Raises:
         ConfigError: an option does not go with a suite, or a row is unknown.
     """
-    if given.settings or given.out != Path("runs") or given.clips or given.adapters:
+    options = (given.settings, given.out != Path("runs"), given.clips, given.adapters)
+    if any(options) or given.subjects:
         raise ConfigError(
-            "--suite must come without --set, --out, --clips and --adapters, got one of them; its "
-            "settings are part of the proof, its reports are in runs/evaluate"
+            "--suite must come without --set, --out, --clips, --adapters and --subjects, got one "
+            "of them; its settings are part of the proof, its reports are in runs/evaluate"
         )
     # Proofs are in the checkout, not in the installed package.
     from benchmarks import prove
@@ -54,4 +108,8 @@ def refuse_suite_options(given: argparse.Namespace) -> None:
     if given.seed is not None or given.rows is not None:
         raise ConfigError(
             "--seed and --rows must come with --suite, got them without; add --suite backbone"
+        )
+    if given.subjects is not None:
+        raise ConfigError(
+            "--subjects must come with --suite custombench, got it without; add the suite"
         )

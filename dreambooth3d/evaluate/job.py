@@ -13,9 +13,14 @@ from dreambooth3d.artifacts.image import list_images, read_image
 from dreambooth3d.artifacts.jsonfile import read_json
 from dreambooth3d.artifacts.report import Figure, Table, write_report
 from dreambooth3d.errors import InputError
-from dreambooth3d.evaluate.config import EvaluateConfig
+from dreambooth3d.evaluate.benchmark import score_benchmark
+from dreambooth3d.evaluate.benchmark_report import ScoredClip
+from dreambooth3d.evaluate.config import BenchmarkConfig, EvaluateConfig
+from dreambooth3d.evaluate.custombench import read_benchmark
 from dreambooth3d.evaluate.identity import identity_table
+from dreambooth3d.runtime.tracking import RunRecord, Tracker, recording
 
+EXPERIMENT = "dreambooth3d-evaluate"
 _SHEET_FRAMES = 5
 
 
@@ -84,6 +89,35 @@ def run(
     _write(config, out, scores, sheet)
     report(f"evaluate: {out / 'index.html'}")
     return tuple(scores)
+
+
+def run_benchmark(
+    config: BenchmarkConfig,
+    subjects: Path,
+    clips: Path,
+    out: Path,
+    *,
+    report: Callable[[str], None] = print,
+) -> tuple[ScoredClip, ...]:
+    """Score clips against the benchmark's subjects; write `report.html`, `report.json`, MLflow.
+
+    Raises:
+        InputError: a folder cannot be used, see `read_benchmark`.
+        ArtifactError: a clip cannot be read.
+    """
+    benchmark = read_benchmark(subjects, clips)
+    report(f"evaluate: {len(benchmark.clips)} clips, {len(benchmark.subjects)} subjects")
+    scored, means = score_benchmark(config, benchmark, clips, out, report=report)
+    with recording(report):
+        Tracker(out.parent, EXPERIMENT).record(
+            RunRecord(
+                name=clips.name,
+                params=asdict(config) | {"clips": clips.name, "num_clips": len(scored)},
+                metrics={name: mean.mean for name, mean in means.items()},
+                curves={"identity_of_clip": [c.numbers.numbers["identity"] for c in scored]},
+            )
+        )
+    return tuple(scored)
 
 
 def _sheet(

@@ -59,13 +59,13 @@ class _Block(nn.Module):
         self._project_conv = _SameConv(width, outputs, 1, bias=False)
         self._bn2 = nn.BatchNorm2d(outputs, eps=_BN_EPS)
         self._is_expanded = expansion != 1
-        self._is_residual = stride == 1 and inputs == outputs
+        self.is_residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
         h = F.relu6(self._bn0(self._expand_conv(x))) if self._is_expanded else x
         h = F.relu6(self._bn1(self._depthwise_conv(h)))
         h = self._bn2(self._project_conv(h))
-        return cast(Tensor, x + h if self._is_residual else h)
+        return cast(Tensor, x + h if self.is_residual else h)
 
 
 class EfficientNetLite0(nn.Module):
@@ -101,6 +101,17 @@ class EfficientNetLite0(nn.Module):
                 middle.append(h)
         fine, coarse = middle
         return fine, coarse, F.relu6(self._bn1(self._conv_head(h)))
+
+    def middle_mean(self) -> Tensor:
+        """Mean place of the map of 112 channels over ImageNet, (112,).
+
+        Blocks end in a normalisation, whose offset is the mean of what it gave in training; those
+        of one stage are added.
+        """
+        last = _MIDDLE_BLOCKS[1]
+        first = max(i for i, b in enumerate(self._blocks) if i <= last and not b.is_residual)
+        offsets = [self.get_parameter(f"_blocks.{i}._bn2.bias") for i in range(first, last + 1)]
+        return torch.stack(list(offsets)).sum(dim=0)
 
     def features(self, x_BCHW: Tensor) -> Tensor:
         """Global average of the last feature map, (B, 1280)."""

@@ -43,7 +43,7 @@ def cut_by_grabcut(image: Image.Image) -> NDArray[np.float32]:
     pixels = _copy(opaque, _COARSE_SIDE)
     size = (pixels.shape[1], pixels.shape[0])
     prior = np.asarray(cv2.resize(sight.prior_HW, size, interpolation=cv2.INTER_AREA), np.uint8)
-    first = tidied(_cut(pixels, _first_labels(prior), _COARSE_ITERATIONS), prior)
+    first = tidied(cut_from_labels(pixels, _first_labels(prior), _COARSE_ITERATIONS), prior)
     require_standout(first, pixels, prior)
     found = agree(first, prior, pixels, sight.features_CHW)
     require_standout(found.mask_HW, pixels, prior)
@@ -69,7 +69,7 @@ def _copy(image: Image.Image, side: int) -> Pixels:
     return np.asarray(image.resize(size, resample))
 
 
-def _cut(pixels_HWC: Pixels, labels_HW: Pixels, iterations: int) -> Mask:
+def cut_from_labels(pixels_HWC: Pixels, labels_HW: Pixels, iterations: int) -> Mask:
     """Run GrabCut from labels of every pixel; no object where none is assumed."""
     labels = labels_HW.copy()
     if not (labels == cv2.GC_PR_FGD).any():
@@ -103,7 +103,9 @@ def _redrawn(mask_HW: Mask, pixels_HWC: Pixels) -> Mask:
     labels[~near] = cv2.GC_BGD
     window = _window(near, round(_BAND_MARGIN * _FINE_SIDE / _COARSE_SIDE))
     drawn = np.zeros(labels.shape, dtype=np.bool_)
-    drawn[window] = _cut(np.ascontiguousarray(pixels_HWC[window]), labels[window], _FINE_ITERATIONS)
+    drawn[window] = cut_from_labels(
+        np.ascontiguousarray(pixels_HWC[window]), labels[window], _FINE_ITERATIONS
+    )
     return drawn
 
 

@@ -1,0 +1,208 @@
+"""Score a folder of clips against a folder of subjects; scores of a clip are made once."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dreambooth3d.artifacts.clip import save_contact_sheet
+from dreambooth3d.artifacts.image import flatten, read_image
+from dreambooth3d.artifacts.jsonfile import read_json, write_json
+from dreambooth3d.artifacts.key import artifact_key, content_hash, publish
+from dreambooth3d.artifacts.settings import versioned_fields
+from dreambooth3d.evaluate.benchmark_report import ScoredClip, write_benchmark_report
+from dreambooth3d.evaluate.clip_scoring import ClipNumbers, ClipPictures, Subjects, score_clip
+from dreambooth3d.evaluate.config import BenchmarkConfig
+from dreambooth3d.evaluate.custombench import Benchmark, BenchmarkClip
+from dreambooth3d.evaluate.instruments import Instruments, find_instruments
+from dreambooth3d.evaluate.intervals import Interval
+from dreambooth3d.evaluate.subject_ruler import SubjectRuler, build_ruler
+
+# Raised by hand when a number is measured in another way.
+REVISION = 1
+_SHEET_TILE = 128
+_SAY_EVERY_SECONDS = 15.0
+# What decides the report alone, not a clip's scores.
+_OF_REPORT = ("resamples", "seed", "judge_url", "lpips_weights", "hub", "judge_model")
+_NUMBERS, _SHEET = "numbers.json", "sheet.png"
+
+
+def score_benchmark(
+    config: BenchmarkConfig,
+    benchmark: Benchmark,
+    clips: Path,
+    out: Path,
+    *,
+    report: Callable[[str], None],
+) -> tuple[list[ScoredClip], dict[str, Interval]]:
+    """Score every clip and write the report into `out`; what was scored before is taken from there.
+
+    Raises:
+        ArtifactError: a clip or an earlier score cannot be read.
+        RunError: the judge does not answer.
+    """
+    instruments = find_instruments(config)
+    for each in instruments.skipped:
+        report(f"evaluate: {each.name} is skipped: {each.reason}")
+    desk = _Desk(config, benchmark, instruments, out)
+    scored, progress = [], _Progress(len(benchmark.clips), report)
+    for clip in benchmark.clips:
+        name = clip.path.relative_to(clips).as_posix()
+        folder = desk.folder_of(clip)
+        progress.start(name, is_known=folder.is_dir())
+        if not folder.is_dir():
+            desk.score(clip, folder, progress.frame)
+        numbers = read_numbers(folder)
+        progress.finish(numbers.numbers["identity"])
+        found = ScoredClip(name=name, subject=clip.subject, numbers=numbers, sheet=folder / _SHEET)
+        scored.append(found)
+    notes = _notes(benchmark)
+    for note in notes:
+        report(f"evaluate: {note}")
+    means = write_benchmark_report(out, config, scored, instruments.skipped, notes)
+    report(f"evaluate: identity {means['identity']} over {means['identity'].num_values} subjects")
+    report(f"evaluate: {out / 'report.html'}")
+    return scored, means
+
+
+def read_numbers(folder: Path) -> ClipNumbers:
+    """Read one clip's scores.
+
+    Raises:
+        ArtifactError: the file is missing or damaged.
+    """
+    found: Any = read_json(folder / _NUMBERS, what="scores of a clip")
+    return ClipNumbers(
+        numbers=found["numbers"],
+        wrong=found["wrong"],
+        frames=tuple(found["frames"]),
+        identity=tuple(found["identity"]),
+        num_frames=found["num_frames"],
+    )
+
+
+class _Desk:
+    """Rulers of the subjects, made when they are needed, and the folders of scores."""
+
+    def __init__(
+        self, config: BenchmarkConfig, benchmark: Benchmark, instruments: Instruments, out: Path
+    ) -> None:
+        self._config, self._benchmark, self._instruments = config, benchmark, instruments
+        self._scores = out / "scores"
+        self._rulers: dict[str, SubjectRuler] = {}
+        self._hashes: dict[str, list[str]] = {}
+
+    def folder_of(self, clip: BenchmarkClip) -> Path:
+        """Where scores are: named after all that decides them."""
+        names = (clip.subject, *self._wrong(clip.subject))
+        versioned: Mapping[str, object] = {
+            name: value
+            for name, value in versioned_fields(self._config).items()
+            if name not in _OF_REPORT
+        } | {"instruments": list(self._instruments.names)}
+        parents = [content_hash(clip.path), *(h for name in names for h in self._hash(name))]
+        return self._scores / artifact_key("evaluate", REVISION, versioned, parents)
+
+    def score(
+        self, clip: BenchmarkClip, folder: Path, on_frame: Callable[[int, int], None]
+    ) -> None:
+        """Measure and publish in one step."""
+        references = [read_image(p) for p in self._benchmark.subjects[clip.subject].references]
+        subjects = Subjects(
+            own=self._ruler(clip.subject),
+            others={name: self._ruler(name) for name in self._wrong(clip.subject)},
+            references=references,
+        )
+        numbers, pictures = score_clip(
+            clip.path, subjects, self._instruments, self._config, on_frame
+        )
+        with publish(folder) as aside:
+            write_json(aside / _NUMBERS, _plain(numbers))
+            rows = [("references", [flatten(view) for view in references]), *_rows(pictures)]
+            save_contact_sheet(aside / _SHEET, rows, tile=_SHEET_TILE)
+
+    def _wrong(self, subject: str) -> list[str]:
+        """The next subjects in order, from the start again after the last."""
+        names = list(self._benchmark.subjects)
+        place = names.index(subject)
+        others = [*names[place + 1 :], *names[:place]]
+        return others[: self._config.wrong_subjects]
+
+    def _ruler(self, subject: str) -> SubjectRuler:
+        if subject not in self._rulers:
+            views = [read_image(p) for p in self._benchmark.subjects[subject].references]
+            self._rulers[subject] = build_ruler(views)
+        return self._rulers[subject]
+
+    def _hash(self, subject: str) -> list[str]:
+        if subject not in self._hashes:
+            paths = self._benchmark.subjects[subject].references
+            self._hashes[subject] = [content_hash(path) for path in paths]
+        return self._hashes[subject]
+
+
+class _Progress:
+    """Says where the work stands, and when it will be done."""
+
+    def __init__(self, total: int, report: Callable[[str], None]) -> None:
+        self._total, self._report = total, report
+        self._done = self._known = 0
+        self._name, self._is_known = "", False
+        self._started = self._said = time.monotonic()
+
+    def start(self, name: str, *, is_known: bool) -> None:
+        self._name, self._is_known = name, is_known
+        self._known += is_known
+
+    def frame(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._said >= _SAY_EVERY_SECONDS:
+            self._said = now
+            share = self._done - self._known + done / total
+            self._report(
+                f"evaluate: {self._name} frame {done} of {total}, clip {self._done + 1} of "
+                f"{self._total}, about {self._left(share, now)} left"
+            )
+
+    def finish(self, identity: float) -> None:
+        self._done += 1
+        known = ", scored before" if self._is_known else ""
+        left = ""
+        if self._done < self._total and self._done > self._known:
+            rest = self._left(self._done - self._known, time.monotonic())
+            left = f", about {rest} left"
+        self._report(
+            f"evaluate: {self._name} identity {identity:.3f} "
+            f"({self._done} of {self._total}{known}{left})"
+        )
+
+    def _left(self, share: float, now: float) -> str:
+        rest = self._total - self._known - share
+        seconds = (now - self._started) / max(share, 1e-6) * max(rest, 0)
+        return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _rows(pictures: ClipPictures) -> list[tuple[str, list[Any]]]:
+    rows: list[tuple[str, list[Any]]] = []
+    if pictures.frames:
+        rows = [("frames", pictures.frames), ("what was found", pictures.cutouts)]
+    return rows
+
+
+def _plain(numbers: ClipNumbers) -> dict[str, Any]:
+    return {
+        **asdict(numbers),
+        "frames": list(numbers.frames),
+        "identity": list(numbers.identity),
+    }
+
+
+def _notes(benchmark: Benchmark) -> list[str]:
+    notes = []
+    if benchmark.without_subject:
+        names = ", ".join(path.name for path in benchmark.without_subject)
+        notes.append(f"not scored, for they name no subject: {names}")
+    if benchmark.without_clip:
+        notes.append(f"no clip shows: {', '.join(benchmark.without_clip)}")
+    return notes

@@ -1,0 +1,129 @@
+"""The benchmark's folders: subjects, and clips that say which of them they show.
+
+::
+
+    SUBJECTS/<id>/{references/001.png.., images/.., prompt.txt, metadata.json}
+    CLIPS/<id>.mp4                     named after the subject
+    CLIPS/<id>/anything.mp4            in a folder named after it
+    CLIPS/anything.mp4(.json)          with "subject": "<id>" in a JSON file beside it
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dreambooth3d.artifacts.image import natural_order
+from dreambooth3d.artifacts.jsonfile import read_json
+from dreambooth3d.artifacts.subject import Subject, read_subject
+from dreambooth3d.errors import InputError
+
+_CLIP_SUFFIXES = (".mp4", ".mov", ".webm", ".mkv")
+_SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkClip:
+    """A clip and the subject it should show."""
+
+    path: Path
+    subject: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """What is scored.
+
+    Attributes:
+        subjects: by id.
+        clips: in the order of their subjects and names.
+        without_subject: clips that name no subject of the benchmark.
+        without_clip: ids of subjects that no clip shows.
+    """
+
+    subjects: Mapping[str, Subject]
+    clips: tuple[BenchmarkClip, ...]
+    without_subject: tuple[Path, ...]
+    without_clip: tuple[str, ...]
+
+
+def read_benchmark(subjects: Path, clips: Path) -> Benchmark:
+    """Read both folders.
+
+    Raises:
+        InputError: a folder is absent, a subject cannot be used, or no clip names a subject.
+        ArtifactError: a JSON file is damaged.
+    """
+    found = _read_subjects(subjects)
+    if not clips.is_dir():
+        raise InputError(f"--clips must be a folder, got nothing at {clips}; check the path")
+    paths = sorted((p for p in clips.rglob("*") if _is_clip(p, clips)), key=natural_order)
+    if not paths:
+        raise InputError(
+            f"--clips must hold clips ({', '.join(_CLIP_SUFFIXES)}), got none in {clips}; "
+            "make some with pipelines/generate.py or copy them there"
+        )
+    named = {path: _subject_of(path, clips, found) for path in paths}
+    chosen = [BenchmarkClip(path=p, subject=name) for p, name in named.items() if name is not None]
+    unknown = tuple(path for path, name in named.items() if name is None)
+    if not chosen:
+        raise InputError(
+            f"clips must say which subject they show, got {_list(unknown)} and subjects "
+            f"{', '.join(found)}; name a clip <subject>.mp4, put it into a folder <subject>/, or "
+            'write {"subject": "<subject>"} into <clip>.mp4.json'
+        )
+    chosen.sort(key=lambda clip: (clip.subject, natural_order(clip.path)))
+    shown = {clip.subject for clip in chosen}
+    return Benchmark(
+        subjects=found,
+        clips=tuple(chosen),
+        without_subject=unknown,
+        without_clip=tuple(name for name in found if name not in shown),
+    )
+
+
+def _read_subjects(folder: Path) -> dict[str, Subject]:
+    if not folder.is_dir():
+        raise InputError(f"--subjects must be a folder, got nothing at {folder}; check the path")
+    # The published archive has everything one level down.
+    home = folder / "subjects" if (folder / "subjects").is_dir() else folder
+    found: dict[str, Subject] = {}
+    for place in sorted(home.iterdir(), key=natural_order):
+        if not (place / "metadata.json").is_file():
+            continue
+        subject = read_subject(place)
+        if not subject.references:
+            raise InputError(
+                f"subject {subject.id} must have background-free views, got no pictures in "
+                f"{place / 'references'}; add them"
+            )
+        found[subject.id] = subject
+    if not found:
+        raise InputError(
+            "--subjects must hold folders <id>/ with metadata.json and references/, "
+            f"got none in {folder}; pass the benchmark's folder"
+        )
+    return found
+
+
+def _is_clip(path: Path, root: Path) -> bool:
+    is_hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+    return path.suffix.lower() in _CLIP_SUFFIXES and path.is_file() and not is_hidden
+
+
+def _subject_of(path: Path, root: Path, subjects: Mapping[str, Subject]) -> str | None:
+    """Ask the JSON file, then the folder, then the name; None where none knows."""
+    for beside in (path.with_name(path.name + ".json"), path.with_suffix(".json")):
+        if beside.is_file():
+            said = read_json(beside, what="description of a clip").get("subject")
+            if isinstance(said, str) and said in subjects:
+                return said
+    folders = path.relative_to(root).parts[:-1]
+    for name in (*reversed(folders), path.stem):
+        if name in subjects:
+            return name
+    return None
+
+
+def _list(paths: Sequence[Path]) -> str:
+    shown = ", ".join(path.name for path in paths[:_SHOWN])
+    return shown if len(paths) <= _SHOWN else f"{shown} and {len(paths) - _SHOWN} more"

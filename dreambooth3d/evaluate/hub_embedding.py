@@ -1,0 +1,111 @@
+"""CLIP-I and DINO-I: the paper's identity numbers, through transformers and weights of the hub.
+
+CLIP-I is the cosine of CLIP ViT-B/32 image embeddings (Radford et al. 2021), DINO-I that of DINOv2
+ViT-B/14 class tokens (Oquab et al. 2023); frames and references are masked alike. The benchmark
+does not say which sizes it used, so compare methods scored here with each other first. Weights are
+pinned to a commit, safetensors only; without them the numbers are skipped by name.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from dreambooth3d.errors import ConfigError
+from dreambooth3d.evaluate.skipping import Skipped
+
+Kind = Literal["clip_i", "dino_i"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubModel:
+    """Where weights are.
+
+    Attributes:
+        kind: which number they make.
+        repository: of the hub, or a local folder.
+        revision: commit of the repository; not used with a folder.
+        subfolder: of the repository.
+    """
+
+    kind: Kind
+    repository: str
+    revision: str = ""
+    subfolder: str = ""
+
+    def __post_init__(self) -> None:
+        """Check that what may change elsewhere is pinned."""
+        if self.kind not in ("clip_i", "dino_i"):
+            raise ConfigError(f"kind must be clip_i or dino_i, got {self.kind!r}; choose one")
+        if not self.revision and not Path(self.repository).is_dir():
+            raise ConfigError(
+                f"revision of {self.repository} must be a commit, got none; "
+                "pin it, or name a local folder"
+            )
+
+
+# The same weights as openai/clip-vit-base-patch32, which has no safetensors file of its own.
+CLIP_I = HubModel(
+    kind="clip_i",
+    repository="sentence-transformers/clip-ViT-B-32",
+    revision="327ab6726d33c0e22f920c83f2ff9e4bd38ca37f",
+    subfolder="0_CLIPModel",
+)
+DINO_I = HubModel(
+    kind="dino_i",
+    repository="facebook/dinov2-base",
+    revision="f9e44c814b77203eaa57a6bdbbd535f21ede1415",
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HubEmbedder:
+    """A loaded network with the preparation of pictures it was published with."""
+
+    kind: Kind
+    model: Any
+    processor: Any
+
+    @torch.no_grad()
+    def __call__(self, pictures: Sequence[NDArray[np.uint8]], *, batch_size: int = 8) -> Tensor:
+        """Embed RGB pictures (H, W, 3) to unit vectors, (N, C)."""
+        parts = []
+        for start in range(0, len(pictures), batch_size):
+            images = [Image.fromarray(picture) for picture in pictures[start : start + batch_size]]
+            prepared = self.processor(images=images, return_tensors="pt")
+            made = self.model(**prepared)
+            found = made.image_embeds if self.kind == "clip_i" else made.last_hidden_state[:, 0]
+            parts.append(F.normalize(found.float(), dim=-1))
+        return torch.cat(parts)
+
+
+def find_embedder(wanted: HubModel) -> HubEmbedder | Skipped:
+    """Load what is on this machine or can be downloaded; else say what is missing."""
+    # A library of seconds to load, for those who ask for it.
+    from transformers import (
+        AutoImageProcessor,
+        CLIPVisionModelWithProjection,
+        Dinov2Model,
+    )
+
+    family = CLIPVisionModelWithProjection if wanted.kind == "clip_i" else Dinov2Model
+    place: dict[str, str] = {"subfolder": wanted.subfolder} if wanted.subfolder else {}
+    if not Path(wanted.repository).is_dir():
+        place["revision"] = wanted.revision
+    try:
+        model = family.from_pretrained(wanted.repository, use_safetensors=True, **place)
+        processor = AutoImageProcessor.from_pretrained(wanted.repository, **place)
+    except OSError as error:
+        # transformers' own text goes on for paragraphs.
+        reason = str(error).strip().splitlines()[0][:160]
+        return Skipped(
+            name=wanted.kind, reason=f"weights of {wanted.repository} are not here: {reason}"
+        )
+    return HubEmbedder(kind=wanted.kind, model=model.eval(), processor=processor)

@@ -1,0 +1,109 @@
+"""The numbers that need weights or a server: those that are here, and the names of the others."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dreambooth3d.evaluate.config import BenchmarkConfig
+from dreambooth3d.evaluate.hub_embedding import CLIP_I, DINO_I, HubEmbedder, HubModel, find_embedder
+from dreambooth3d.evaluate.judge import ChatJudge
+from dreambooth3d.evaluate.lpips import NAME as LPIPS
+from dreambooth3d.evaluate.lpips import Lpips, find_lpips
+from dreambooth3d.evaluate.reconstruct import find_reconstructor
+from dreambooth3d.evaluate.skipping import Skipped
+from dreambooth3d.evaluate.video import vbench_numbers
+from dreambooth3d.vision.reference_match import Cutout, resized
+
+JUDGE_KEY = "JUDGE_API_KEY"
+_LPIPS_SIDE = 224
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Instruments:
+    """What is here beside the offline numbers.
+
+    Attributes:
+        embedders: of CLIP-I and DINO-I.
+        lpips: or None.
+        judge: or None.
+        skipped: numbers that are left out, and why.
+    """
+
+    embedders: tuple[HubEmbedder, ...] = ()
+    lpips: Lpips | None = None
+    judge: ChatJudge | None = None
+    skipped: tuple[Skipped, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the numbers they make, for a key of results."""
+        found = [embedder.kind for embedder in self.embedders]
+        return (
+            *found,
+            *([LPIPS] if self.lpips else []),
+            *([repr(self.judge)] if self.judge else []),
+        )
+
+
+def find_instruments(config: BenchmarkConfig) -> Instruments:
+    """Look for weights, packages and the judge.
+
+    Raises:
+        ArtifactError: LPIPS weights were named and are not the published ones.
+        ConfigError: the judge's address is none.
+    """
+    hub = [_find_hub(model, config) for model in (CLIP_I, DINO_I)]
+    lpips = find_lpips(Path(config.lpips_weights) if config.lpips_weights else None)
+    judge = _find_judge(config)
+    geometry = [find_reconstructor(name) for name in ("vggt", "pycolmap")]
+    found = (*hub, lpips, judge, *geometry)
+    return Instruments(
+        embedders=tuple(each for each in hub if isinstance(each, HubEmbedder)),
+        lpips=lpips if isinstance(lpips, Lpips) else None,
+        judge=judge if isinstance(judge, ChatJudge) else None,
+        skipped=(*(each for each in found if isinstance(each, Skipped)), *vbench_numbers()),
+    )
+
+
+class ReferenceNumbers:
+    """One subject's references, as CLIP-I, DINO-I and LPIPS see them."""
+
+    def __init__(self, instruments: Instruments, references: Sequence[Cutout]) -> None:
+        views = [cutout.pixels_HWC for cutout in references]
+        self._instruments = instruments
+        self._embedded: list[Tensor] = [embedder(views) for embedder in instruments.embedders]
+        self._small = [_for_lpips(view) for view in views]
+
+    def measure(self, cutout: Cutout) -> dict[str, float]:
+        """Numbers of one frame: the best view's."""
+        found: dict[str, float] = {}
+        for embedder, views in zip(self._instruments.embedders, self._embedded, strict=True):
+            ours = embedder([cutout.pixels_HWC])
+            found[embedder.kind] = float((ours @ views.T).max())
+        if self._instruments.lpips is not None:
+            nearest = self._instruments.lpips.nearest([_for_lpips(cutout.pixels_HWC)], self._small)
+            found[LPIPS] = float(torch.as_tensor(nearest)[0])
+        return found
+
+
+def _find_hub(model: HubModel, config: BenchmarkConfig) -> HubEmbedder | Skipped:
+    if config.hub:
+        return find_embedder(model)
+    return Skipped(name=model.kind, reason="left out by the setting hub=false")
+
+
+def _find_judge(config: BenchmarkConfig) -> ChatJudge | Skipped:
+    if not config.judge_url:
+        return Skipped(name="judge", reason="no endpoint: set judge_url and judge_model")
+    key = os.environ.get(JUDGE_KEY, "")
+    return ChatJudge(url=config.judge_url, model=config.judge_model, key=key)
+
+
+def _for_lpips(pixels_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return resized(pixels_HWC, _LPIPS_SIDE, _LPIPS_SIDE)

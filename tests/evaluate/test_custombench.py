@@ -1,0 +1,89 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dreambooth3d.artifacts.subject import write_subject
+from dreambooth3d.errors import ArtifactError, InputError
+from dreambooth3d.evaluate.custombench import read_benchmark
+from dreambooth3d.evaluate.intervals import bootstrap
+
+
+@pytest.fixture
+def subjects(tmp_path: Path) -> Path:
+    view = Image.new("RGB", (32, 32), "red")
+    for name in ("mug", "duck", "bear"):
+        folder = tmp_path / "subjects" / name
+        write_subject(folder, id=name, class_noun=name, images=[view], references=[view])
+    return tmp_path / "subjects"
+
+
+def touch(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+
+
+def test_clips_name_their_subject_in_three_ways(subjects: Path, tmp_path: Path) -> None:
+    clips = tmp_path / "clips"
+    for name in ("mug.mp4", "duck/10.mp4", "duck/2.mp4", "third.mp4", "mug/odd.mp4", ".mug.mp4"):
+        touch(clips / name)
+    (clips / "third.mp4.json").write_text('{"subject": "duck"}')
+    (clips / "mug" / "odd.json").write_text('{"subject": "duck"}')
+    touch(clips / "landscape.mp4")
+    found = read_benchmark(subjects, clips)
+    names = [(clip.path.relative_to(clips).as_posix(), clip.subject) for clip in found.clips]
+    assert ("mug.mp4", "mug") in names
+    assert names.index(("duck/2.mp4", "duck")) < names.index(("duck/10.mp4", "duck"))
+    assert ("third.mp4", "duck") in names
+    assert ("mug/odd.mp4", "duck") in names
+    assert len(names) == 5
+    assert found.without_subject == (clips / "landscape.mp4",)
+    assert found.without_clip == ("bear",)
+
+
+def test_the_published_archive_may_be_passed_whole(subjects: Path, tmp_path: Path) -> None:
+    touch(tmp_path / "clips" / "mug.mp4")
+    assert list(read_benchmark(subjects.parent, tmp_path / "clips").subjects) == [
+        "bear", "duck", "mug",
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_scored_is_said(subjects: Path, tmp_path: Path) -> None:
+    clips = tmp_path / "clips"
+    with pytest.raises(InputError, match="--clips must be a folder"):
+        read_benchmark(subjects, clips)
+    clips.mkdir()
+    with pytest.raises(InputError, match="--clips must hold clips"):
+        read_benchmark(subjects, clips)
+    for number in range(5):
+        touch(clips / f"clip{number}.mp4")
+    with pytest.raises(InputError, match=r"clip2\.mp4 and 2 more and subjects bear, duck, mug"):
+        read_benchmark(subjects, clips)
+    (clips / "clip1.mp4.json").write_text("{")
+    with pytest.raises(ArtifactError, match=r"clip1\.mp4\.json"):
+        read_benchmark(subjects, clips)
+    with pytest.raises(InputError, match="--subjects must be a folder"):
+        read_benchmark(tmp_path / "none", clips)
+    with pytest.raises(InputError, match="--subjects must hold folders"):
+        read_benchmark(clips, clips)
+
+
+def test_a_subject_without_views_is_named(subjects: Path, tmp_path: Path) -> None:
+    touch(tmp_path / "clips" / "mug.mp4")
+    (subjects / "mug" / "references" / "001.png").unlink()
+    with pytest.raises(InputError, match="subject mug must have background-free views"):
+        read_benchmark(subjects, tmp_path / "clips")
+
+
+def test_intervals_cover_the_mean_and_are_repeatable() -> None:
+    values = list(np.random.default_rng(0).normal(0.5, 0.1, 100))
+    one, two = (bootstrap(values, seed=1, num_resamples=2000) for _ in range(2))
+    assert one == two
+    assert one.low < np.mean(values) < one.high
+    assert one.high - one.low == pytest.approx(2 * 1.96 * np.std(values) / 10, rel=0.1)
+    alone = bootstrap([0.25], seed=0, num_resamples=10)
+    assert (alone.mean, str(alone)) == (0.25, "0.2500")
+    assert np.isnan(alone.low)
+    assert json.loads(json.dumps(alone.num_values)) == 1
