@@ -10,7 +10,7 @@ from benchmarks.serve_subjects import add_subjects
 
 NUM_CASES = 2000
 # Of each operation, in the phase that makes requests up; the other phases add their own.
-_EXAMPLES = 90
+_EXAMPLES = 110
 _CHECKS = (
     "not_a_server_error",
     "status_code_conformance",

@@ -29,6 +29,14 @@ _FOLLOWING = openapi.follow(
     "delete_video",
 )
 _IDEMPOTENCY = openapi.header("Idempotency-Key", minLength=1, maxLength=255)
+_EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "event": {"enum": ["video", "deleted"]},
+        "data": {"type": "string", "description": "The video as JSON; {} once it is deleted."},
+    },
+}
 _CLIP: dict[str, Any] = {
     "description": "The clip, or a picture of its middle.",
     "content": {
@@ -145,7 +153,7 @@ def get_content(
     | {
         200: {
             "description": "A `video` event with the video whenever it moves on, until it ends.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": _EVENT}},
         }
     },
 )
