@@ -80,6 +80,11 @@ def fan_out_rate(seed: int) -> float:
     return found["single"] * NUM_SUBJECTS / found["whole"]
 
 
+def subjects_per_core_hour(seed: int) -> float:
+    """Subjects of 400 updates that a core makes in an hour, the command's start included."""
+    return NUM_SUBJECTS / _CORES / (_fan_out(seed)["whole"] / 3600)
+
+
 def unkillable(seed: int) -> float:
     """Adapters, of 16, equal to their twins after 20 kills; 0 when MLflow has anything twice."""
     batch, rng = _batch(seed), Random(f"{seed} kills")

@@ -164,6 +164,11 @@ def random_steps(seed: int, count: int) -> list[int]:
     return [rng.randint(1, STEPS - 4) for _ in range(count)]
 
 
+def steps_said(log: str) -> list[int]:
+    """Steps that a log tells of, in its order."""
+    return [int(found) for found in _STEP_LINE.findall(log)]
+
+
 def wait_for_step(process: "Popen[bytes]", begin: int, step: int) -> None:
     """Wait until a training says that it has reached a step.
 
@@ -172,8 +177,8 @@ def wait_for_step(process: "Popen[bytes]", begin: int, step: int) -> None:
     """
 
     def reached() -> bool:
-        steps = [int(found) for found in _STEP_LINE.findall(log_since(begin))]
-        return process.poll() is not None or max(steps, default=0) >= step
+        said = steps_said(log_since(begin))
+        return process.poll() is not None or max(said, default=0) >= step
 
     if not wait_until(reached, seconds=_PATIENCE) or process.poll() is not None:
         raise ChildProcessError(f"it was to reach step {step} and be killed there, see {_LOG_PATH}")
@@ -185,5 +190,5 @@ def _steps_lost(said: str, killed_at: int) -> int:
     found = _GOES_ON.search(said)
     if found is None:
         raise ChildProcessError("a training that goes on must say from where")
-    steps = (int(step) for step in _STEP_LINE.findall(said[: found.start()]))
-    return max(steps, default=killed_at) - int(found.group(1))
+    reached = max(steps_said(said[: found.start()]), default=killed_at)
+    return reached - int(found.group(1))

@@ -147,3 +147,17 @@ def _seconds_a_clip(subjects: Sequence[LoadedSubject], batch: int, num_frames: i
     started = time.perf_counter()
     generate_batch(_backbone(), rows)
     return (time.perf_counter() - started) / batch
+
+
+def clips_per_hour(seed: int, num_adapters: int) -> float:
+    """Clips of 9 frames and 20 steps in an hour of one process, batches of 8, mixed adapters."""
+    with scratch_folder() as runs:
+        folders = _folders(runs, seed)[:num_adapters]
+        subjects = [load_subject(folder, _backbone()) for folder in folders]
+    rows = [
+        _request(subjects[n % num_adapters], n, num_frames=_CLIP_FRAMES, steps=_STEPS)
+        for n in range(NUM_SUBJECTS)
+    ]
+    started = time.perf_counter()
+    generate_batch(_backbone(), rows)
+    return 3600 * len(rows) / (time.perf_counter() - started)

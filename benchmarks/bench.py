@@ -1,0 +1,186 @@
+"""Every performance claim as a figure against a named baseline: `make bench [SEED=n] [ROWS=a,b]`.
+
+Prints one table, adds it to docs/bench/history.jsonl with machine and versions, draws every figure
+over time into docs/bench/history.svg, and writes the newest ones into the README between its
+markers. Run it with nothing beside: it takes about an hour.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import joint_step
+from benchmarks.bench_pairs import measure_throughput
+from benchmarks.commands import ROOT
+from benchmarks.personalize import fan_out, fan_out_rate, subjects_per_core_hour
+from benchmarks.pretrain import machinery
+from benchmarks.recovery import seconds_to_recover
+from benchmarks.serve_engine import batching_gain, clips_per_hour
+from dreambooth3d.artifacts.chart import line_chart
+from dreambooth3d.artifacts.key import publish_file
+
+HOME = ROOT / "docs" / "bench"
+HISTORY = HOME / "history.jsonl"
+BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
+_PACKAGES = ("torch", "ray", "diffusers", "deepspeed", "webdataset")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One number that the project tells of itself.
+
+    Attributes:
+        name: printed, and used with ROWS=.
+        what: what is measured.
+        against: the baseline of a ratio; empty for a number that stands for itself.
+        unit: of the number; `x` for a ratio.
+        measure: seed to number; where a repeat is costly it takes its own median inside.
+        repeats: whose median is told.
+    """
+
+    name: str
+    what: str
+    unit: str
+    measure: Callable[[int], float]
+    against: str = ""
+    repeats: int = 1
+
+
+FIGURES = (
+    Figure(name="pairs_scaling", what="pairs on two workers", against="on one worker", unit="x",
+           measure=lambda seed: measure_throughput(seed).scaling),
+    Figure(name="pairs_per_core", what="pairs on each of two cores",
+           against="a plain loop with webdataset.ShardWriter", unit="x",
+           measure=lambda seed: measure_throughput(seed).per_core),
+    Figure(name="pairs_of_ray_data", what="pairs on two cores", against="Ray's write_webdataset",
+           unit="x", measure=lambda seed: measure_throughput(seed).of_ray),
+    Figure(name="pretrain_step", what="time of a step with Ray Train and DeepSpeed",
+           against="a plain PyTorch loop", unit="x", measure=machinery),
+    Figure(name="recovery", what="from a killed worker to the next useful step", unit="s",
+           measure=seconds_to_recover, repeats=3),
+    Figure(name="joint_step_exact", what="joint training steps a second, same losses",
+           against="the published procedure", unit="x",
+           measure=lambda seed: joint_step.exact(seed).ratio),
+    Figure(name="joint_step_isolated", what="the same, isolated, four targets that share views",
+           against="the published procedure", unit="x",
+           measure=lambda seed: joint_step.isolated(seed).ratio),
+    Figure(name="fan_out", what="16 subjects on 2 cores", against="their updates alone", unit="x",
+           measure=fan_out),
+    Figure(name="fan_out_rate", what="16 subjects in one command", against="16 commands",
+           unit="x", measure=fan_out_rate),
+    Figure(name="subjects_per_core_hour", what="subjects of 400 updates", unit="/core-hour",
+           measure=subjects_per_core_hour),
+    Figure(name="batching", what="32 previews of 8 subjects in mixed batches",
+           against="one at a time with adapter swap", unit="x", measure=batching_gain),
+    Figure(name="clips_1_adapter", what="9-frame clips, batches of 8, one adapter", unit="/hour",
+           measure=lambda seed: clips_per_hour(seed, 1), repeats=3),
+    Figure(name="clips_8_adapters", what="the same, eight adapters", unit="/hour",
+           measure=lambda seed: clips_per_hour(seed, 8), repeats=3),
+)  # fmt: skip
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure, print, and keep."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", default="", help="comma-separated names (default: all)")
+    given = parser.parse_args(arguments)
+    wanted = [name for name in given.rows.split(",") if name]
+    if unknown := sorted(set(wanted) - {figure.name for figure in FIGURES}):
+        parser.error(f"rows must be among {[f.name for f in FIGURES]}, got {unknown}")
+    for figure in FIGURES:
+        if not wanted or figure.name in wanted:
+            record = measure(figure, given.seed)
+            print(f"{figure.name:24} {told(record)}", flush=True)
+            keep(record)
+    return 0
+
+
+def measure(figure: Figure, seed: int) -> dict[str, Any]:
+    """Measure one figure; the record says on what machine and with which versions."""
+    began = time.monotonic()
+    values = [figure.measure(seed + repeat) for repeat in range(figure.repeats)]
+    middle = statistics.median(values)
+    return {
+        "name": figure.name,
+        "value": middle,
+        "unit": figure.unit,
+        "against": figure.against,
+        "spread": max(abs(value / middle - 1) for value in values) if middle else 0.0,
+        "repeats": figure.repeats,
+        "seed": seed,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "seconds": round(time.monotonic() - began),
+        "machine": {
+            "cores": os.cpu_count(),
+            "processor": platform.processor() or platform.machine(),
+            "python": platform.python_version(),
+        },
+        "versions": {name: version(name) for name in _PACKAGES},
+    }
+
+
+def told(record: Mapping[str, Any]) -> str:
+    """The number with its unit, as the README has it."""
+    value = float(record["value"])
+    number = f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    unit = str(record["unit"])
+    return f"{number}{unit}" if unit in ("x", "s") else f"{number} {unit}"
+
+
+def keep(record: Mapping[str, Any]) -> None:
+    """Add a record to the history, and draw and write what follows from it."""
+    HOME.mkdir(parents=True, exist_ok=True)
+    with HISTORY.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+    history = read_history()
+    chart = line_chart(
+        {name: list(enumerate(_relative(records), start=1)) for name, records in history.items()},
+        x_label="measurement", y_label="of the first one", title="Figures over time",
+    )  # fmt: skip
+    with publish_file(HOME / "history.svg") as aside:
+        aside.write_text(chart, encoding="utf-8")
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    readme.write_text(f"{before}{BEGIN}\n{table(history)}{END}{after}", encoding="utf-8")
+
+
+def read_history() -> dict[str, list[dict[str, Any]]]:
+    """Records of every figure, the newest last, in the order of the figures."""
+    lines = HISTORY.read_text(encoding="utf-8").splitlines() if HISTORY.is_file() else []
+    records = [json.loads(line) for line in lines]
+    names = [figure.name for figure in FIGURES]
+    found = {name: [r for r in records if r["name"] == name] for name in names}
+    return {name: own for name, own in found.items() if own}
+
+
+def table(history: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """The newest figures, as Markdown."""
+    what = {figure.name: figure.what for figure in FIGURES}
+    rows = [
+        f"| {name} | {what[name]} | {told(records[-1])} | {records[-1]['against'] or '–'} |\n"
+        for name, records in history.items()
+    ]
+    return "| | what | | against |\n|---|---|---|---|\n" + "".join(rows)
+
+
+def _relative(records: Sequence[Mapping[str, Any]]) -> list[float]:
+    first = float(records[0]["value"]) or 1.0
+    return [float(record["value"]) / first for record in records]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
