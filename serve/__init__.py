@@ -21,6 +21,7 @@
 | `batch`    | rows of a batch and the time of their stages                                |
 | `meters`   | what Prometheus can read                                                    |
 | `logs`     | one JSON object a line, with its job                                        |
+| `autoscaling` | how many engines there should be                                         |
 | `engine`   | claims batches, denoises, writes clips                                      |
 | `body`     | JSON and multipart bodies to one dict                                       |
 | `openapi`  | how the interface describes itself                                          |
@@ -32,5 +33,7 @@
 | `uploads`  | photos from a client: bounded, decoded, written anew                        |
 | `trainings` | subjects in the making                                                     |
 | `trainer`  | runs the personalize stage for them, in a Ray task                          |
-| `app`      | the Ray Serve application; `trainer`, `meters` too import ray               |
+| `app`      | the Ray Serve application                                                   |
+
+`app`, `autoscaling`, `meters` and `trainer` import ray.
 """

@@ -15,6 +15,7 @@ from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
 
 from serve.access import is_loopback
+from serve.autoscaling import autoscaling_of
 from serve.engine import Engine
 from serve.logs import log_as_json
 from serve.routes import make_api
@@ -76,6 +77,7 @@ class Ingress:
     def __init__(self, settings: ServeSettings, engine: Any, _trainer: Any) -> None:
         log_as_json()
         self._engine = engine
+        self._may_sleep = settings.engine_replicas == 0
         self._services = open_services(
             settings, self._is_ready, is_loopback=is_loopback(_http_host())
         )
@@ -85,6 +87,9 @@ class Ingress:
         return make_api(self._services)
 
     async def _is_ready(self) -> bool:
+        if self._may_sleep:
+            # A question would wake an engine; a job does.
+            return True
         try:
             answer = self._engine.is_warm.remote()
             return bool(await asyncio.wait_for(_resolve(answer), _READY_TIMEOUT_S))
@@ -102,13 +107,20 @@ async def _resolve(answer: Any) -> bool:
     return bool(await answer)
 
 
+def _number_of_engines(settings: ServeSettings) -> dict[str, Any]:
+    autoscaling = autoscaling_of(settings)
+    if autoscaling is None:
+        return {"num_replicas": settings.engine_replicas}
+    return {"autoscaling_config": autoscaling}
+
+
 def build(args: ServeSettings) -> ray_serve.Application:
     """Wire ingress and engine; nothing is read from disk yet."""
     settings = args.absolute()
     engine = ray_serve.deployment(
         EngineReplica,
         name="engine",
-        num_replicas=settings.engine_replicas,
+        **_number_of_engines(settings),
         ray_actor_options={"num_cpus": settings.engine_cpus, "num_gpus": settings.engine_gpus},
         max_ongoing_requests=16,
         max_queued_requests=64,

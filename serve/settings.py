@@ -10,6 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 ENV_PREFIX = "DREAMBOOTH3D_"
 
 
+def database_in_environment() -> bool:
+    """Whether the job table's URL, which may hold a password, is given as a variable."""
+    return bool(os.environ.get(f"{ENV_PREFIX}DATABASE"))
+
+
 class ServeSettings(BaseModel):
     """Settings of one Serve application.
 
@@ -36,7 +41,11 @@ class ServeSettings(BaseModel):
             of the engines.
         max_trainings: uploaded subjects that may wait or train before new ones get 429.
         require_keys: `auto` asks for API keys unless the server listens on loopback alone.
-        engine_replicas, engine_cpus, engine_gpus: Ray resources.
+        engine_replicas: engines, at least; 0, with a maximum, lets them go while nothing waits.
+        max_engine_replicas: engines, at most; 0 keeps their number at `engine_replicas`.
+        scale_up_age_s: a job that waits longer asks for one more engine.
+        scale_down_s: engines are let go when fewer have been enough for this long.
+        engine_cpus, engine_gpus: Ray resources of one engine.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,7 +71,10 @@ class ServeSettings(BaseModel):
     subject_steps: int = Field(default=400, ge=1)
     max_trainings: int = Field(default=16, ge=1)
     require_keys: Literal["auto", "always", "never"] = "auto"
-    engine_replicas: int = Field(default=1, ge=1)
+    engine_replicas: int = Field(default=1, ge=0)
+    max_engine_replicas: int = Field(default=0, ge=0)
+    scale_up_age_s: float = Field(default=30.0, gt=0)
+    scale_down_s: float = Field(default=300.0, gt=0)
     engine_cpus: float = Field(default=1.0, ge=0)
     engine_gpus: float = Field(default=0.0, ge=0)
 
@@ -75,6 +87,20 @@ class ServeSettings(BaseModel):
             if ENV_PREFIX + name.upper() in os.environ
         }
         return found | dict(given)
+
+    @model_validator(mode="after")
+    def _check_replicas(self) -> "ServeSettings":
+        if self.engine_replicas == 0 == self.max_engine_replicas:
+            raise ValueError(
+                "max_engine_replicas must be at least 1 where engine_replicas is 0, got 0; "
+                "without an engine no job ends"
+            )
+        if 0 < self.max_engine_replicas < self.engine_replicas:
+            raise ValueError(
+                f"max_engine_replicas must be at least engine_replicas, got "
+                f"{self.max_engine_replicas} and {self.engine_replicas}; raise it, or leave it 0"
+            )
+        return self
 
     def absolute(self) -> "ServeSettings":
         """Resolve folders against the working directory; replicas may run in another one."""

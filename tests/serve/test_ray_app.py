@@ -4,6 +4,8 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,8 @@ RUNNING = ("queued", "in_progress")
 pytestmark = pytest.mark.ray
 
 
-@pytest.fixture
-def http(settings: ServeSettings) -> Iterator[httpx.Client]:
+@contextmanager
+def serving(settings: ServeSettings, **changes: object) -> Iterator[httpx.Client]:
     """The application under Ray Serve on a free port of loopback."""
     from serve.app import build
 
@@ -33,13 +35,18 @@ def http(settings: ServeSettings) -> Iterator[httpx.Client]:
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         ray_serve.start(http_options={"host": "127.0.0.1", "port": port})
-        changes = {"drain_s": 5.0, "pretrained": "", "subject_steps": 2}
         ray_serve.run(build(settings.model_copy(update=changes)))
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
             yield client
         ray_serve.shutdown()
     finally:
         ray.shutdown()
+
+
+@pytest.fixture
+def http(settings: ServeSettings) -> Iterator[httpx.Client]:
+    with serving(settings, drain_s=5.0, pretrained="", subject_steps=2) as client:
+        yield client
 
 
 def wait(read: Callable[[], Any], is_done: Callable[[Any], bool], *, seconds: float = 90) -> Any:
@@ -50,10 +57,15 @@ def wait(read: Callable[[], Any], is_done: Callable[[Any], bool], *, seconds: fl
     return found
 
 
-def engine_process() -> psutil.Process:
-    name = "ServeReplica:default:engine"
-    mine = psutil.Process().children(recursive=True)
-    return next(p for p in mine if p.is_running() and name in " ".join(p.cmdline()))
+def engines() -> list[psutil.Process]:
+    return [p for p in psutil.Process().children(recursive=True) if is_engine(p)]
+
+
+def is_engine(process: psutil.Process) -> bool:
+    try:
+        return "ServeReplica:default:engine" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
 
 
 def photo(color: str) -> bytes:
@@ -85,8 +97,7 @@ def test_a_clip_and_a_lost_engine_under_ray_serve(
     long = asked | {"num_inference_steps": 100, "num_frames": 33, "size": "64x64"}
     where = http.post("/v1/videos", json=long).headers["location"]
     wait(lambda: http.get(where).json(), lambda v: v["step"] > 0)
-    engine = engine_process()
-    os.kill(engine.pid, signal.SIGKILL)
+    os.kill(engines()[0].pid, signal.SIGKILL)
     assert http.get("/healthz").status_code == 200
     video = wait(lambda: http.get(where).json(), lambda v: v["status"] not in RUNNING)
     assert (video["status"], video["attempts"]) == ("completed", 2)
@@ -105,3 +116,15 @@ def test_a_clip_and_a_lost_engine_under_ray_serve(
     assert (video["status"], video["subject"]) == ("completed", subject["id"])
     assert http.delete(home).json()["deleted"]
     assert http.get(home).status_code == 404
+
+
+@pytest.mark.slow
+def test_engines_go_when_nothing_waits_and_come_back(settings: ServeSettings) -> None:
+    limits = {"engine_replicas": 0, "max_engine_replicas": 1, "scale_down_s": 3.0, "drain_s": 5.0}
+    asked = {"prompt": "a red car", "num_frames": 5, "num_inference_steps": 2}
+    with serving(settings, **limits) as http:
+        for _ in range(2):
+            wait(engines, lambda found: not found)
+            assert http.get("/readyz").status_code == 200
+            where = http.post("/v1/videos", json=asked).headers["location"]
+            wait(partial(http.get, where), lambda answer: answer.json()["status"] == "completed")
