@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from dreambooth3d.errors import ConfigError
+from dreambooth3d.errors import ArtifactError, ConfigError
 from dreambooth3d.evaluate.skipping import Skipped
 
 Kind = Literal["clip_i", "dino_i"]
@@ -80,32 +80,45 @@ class HubEmbedder:
         for start in range(0, len(pictures), batch_size):
             images = [Image.fromarray(picture) for picture in pictures[start : start + batch_size]]
             prepared = self.processor(images=images, return_tensors="pt")
-            made = self.model(**prepared)
-            found = made.image_embeds if self.kind == "clip_i" else made.last_hidden_state[:, 0]
-            parts.append(F.normalize(found.float(), dim=-1))
+            parts.append(F.normalize(self._embedded(prepared).float(), dim=-1))
         return torch.cat(parts)
+
+    def _embedded(self, prepared: Any) -> Tensor:
+        if self.kind == "dino_i":
+            found: Tensor = self.model(**prepared).last_hidden_state[:, 0]
+            return found
+        features: Tensor = self.model.get_image_features(**prepared).pooler_output
+        return features
 
 
 def find_embedder(wanted: HubModel) -> HubEmbedder | Skipped:
-    """Load what is on this machine or can be downloaded; else say what is missing."""
-    # A library of seconds to load, for those who ask for it.
-    from transformers import (
-        AutoImageProcessor,
-        CLIPVisionModelWithProjection,
-        Dinov2Model,
-    )
+    """Load what is on this machine or can be downloaded; else say what is missing.
 
-    family = CLIPVisionModelWithProjection if wanted.kind == "clip_i" else Dinov2Model
+    Raises:
+        ArtifactError: the weights are not those of such a network, in whole.
+    """
+    # A library of seconds to load, for those who ask for it.
+    from transformers import AutoImageProcessor, CLIPModel, Dinov2Model
+
+    family = CLIPModel if wanted.kind == "clip_i" else Dinov2Model
     place: dict[str, str] = {"subfolder": wanted.subfolder} if wanted.subfolder else {}
     if not Path(wanted.repository).is_dir():
         place["revision"] = wanted.revision
     try:
-        model = family.from_pretrained(wanted.repository, use_safetensors=True, **place)
+        model, found = family.from_pretrained(
+            wanted.repository, use_safetensors=True, output_loading_info=True, **place
+        )
         processor = AutoImageProcessor.from_pretrained(wanted.repository, **place)
     except OSError as error:
         # transformers' own text goes on for paragraphs.
         reason = str(error).strip().splitlines()[0][:160]
         return Skipped(
             name=wanted.kind, reason=f"weights of {wanted.repository} are not here: {reason}"
+        )
+    # transformers fills what does not fit with random numbers, and warns.
+    if wrong := [str(key) for name in ("missing_keys", "mismatched_keys") for key in found[name]]:
+        raise ArtifactError(
+            f"weights of {wanted.repository} must be those of {family.__name__}, got no fitting "
+            f"{wrong[0]}; name another repository"
         )
     return HubEmbedder(kind=wanted.kind, model=model.eval(), processor=processor)

@@ -42,7 +42,7 @@ class Motion:
         brightness_flicker: mean |second difference of the frames' mean brightness| / 255; 0 where
             light is constant or changes evenly. Not a number with two frames.
         dynamic_degree_farneback: mean over frames of the fastest 5 % of Farneback's flow, in
-            frame widths per frame; 0 is still.
+            frame widths per frame; below 0.001 is still.
     """
 
     midframe_smoothness: float

@@ -2,8 +2,9 @@
 
 Places of a frame that look like places of the references, at some scale, are where the subject
 probably is: hands that hold it and tables below it are no part of it, however salient. The box
-around them is looked at again, larger, and the outline is drawn by GrabCut. Another subject's
-references get the same chance: they find what is most like them.
+around them is looked at again, larger, and the outline is a minimum cut between what has places and
+colours of the references and what has those of the surroundings. Another subject's references get
+the same chance: they find what is most like them.
 """
 
 from collections.abc import Sequence
@@ -13,12 +14,13 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional as F
 
 from dreambooth3d.vision.efficientnet import load_efficientnet
-from dreambooth3d.vision.grabcut import cut_from_labels
-from dreambooth3d.vision.pieces import Mask
+from dreambooth3d.vision.mincut import divide
+from dreambooth3d.vision.pieces import Mask, label_pieces, sums_by_piece
 from dreambooth3d.vision.threads import one_thread
 from dreambooth3d.vision.tidy import otsu, tidied
 
@@ -36,15 +38,23 @@ _INSIDE = 0.6
 # Reference places a frame place is compared with, and frame places that count as the best ones.
 _NEIGHBOURS, _FAR_BEST, _NEAR_BEST = 5, 8, 16
 # Of the similarities: below this quantile there is background.
-_FAR_BASE, _NEAR_BASE = 0.5, 0.2
+_FAR_BASE, _NEAR_BASE = 0.5, 0.4
 _SMOOTHING = 0.8
 # Of Otsu's threshold: below this share there is surely background.
 _NOTHING_BELOW = 0.55
-_GRABCUT_ITERATIONS = 2
+# Of 255: below that no place is probably the subject.
+_LEAST_LIKELY = 120.0
+# What a border costs, what colours say beside places, and log ratios at which they are sure.
+_STIFFNESS, _COLOUR_WEIGHT, _SURE_RATIO = 1.0, 1.0, 3.0
+# Cells of Lab colour along each axis, their first value and width, and how far they reach.
+_CELLS, _FIRST, _WIDTH, _SPREAD = (12, 24, 24), (0.0, -102.0, -102.0), (9.0, 8.5, 8.5), 0.8
+_LEAST_DENSITY = 1e-5
 # Prior that the box leaves out at each side, and its least side in pixels.
 _BOX_TAIL, _LEAST_BOX = 0.01, 48
 # Share of the near view below which a mask is no mask.
 _LEAST_SHARE = 0.006
+# What no evidence outweighs.
+_NEVER = -5.0
 _MARGIN = 0.02
 
 
@@ -69,9 +79,11 @@ class Look:
 
     Attributes:
         places_NC: unit vectors, of all references at all scales.
+        colours: log density of the subject's Lab colours in cells.
     """
 
     places_NC: Tensor
+    colours: NDArray[np.float64]
 
 
 def cut_square(pixels_HWC: Pixels, mask_HW: Mask) -> Cutout:
@@ -102,7 +114,8 @@ def learn_look(references: Sequence[Cutout]) -> Look:
             middle_CHW = middle_map(resized(cutout.pixels_HWC, side, side))
             covered = covered_places(cutout.mask_HW, middle_CHW.shape[1], middle_CHW.shape[2])
             found.append(middle_CHW.flatten(1).T[covered])
-    return Look(places_NC=apart(torch.cat(found)))
+    colours = [cells_of(cutout.pixels_HWC)[cutout.mask_HW] for cutout in references]
+    return Look(places_NC=apart(torch.cat(found)), colours=_log_density(np.concatenate(colours)))
 
 
 @one_thread()
@@ -117,7 +130,7 @@ def find_subject(frame_HWC: Pixels, look: Look) -> Cutout:
     half = _NEAR_SIDE // 2
     prior_HW = _prior(similar_HW, (half, half), _NEAR_BASE, _NEAR_BEST)
     is_outside_HW = ~_shrunk(square.mask_HW, half, half)
-    small_HW = _outlined(resized(near, half, half), prior_HW, is_outside_HW)
+    small_HW = _outlined(resized(near, half, half), prior_HW, is_outside_HW, look)
     side = len(square.mask_HW)
     mask_HW = resized(small_HW.astype(np.uint8), side, side) > 0
     found = cut_square(square.pixels_HWC, mask_HW)
@@ -174,7 +187,7 @@ def _far_box(frame_HWC: Pixels, look: Look) -> tuple[float, float, float, float]
     size = [max(4, round(side * scale / _STRIDE)) * _STRIDE for side in (height, width)]
     similar_HW = similarity(resized(frame_HWC, *size), look)
     prior_HW = _prior(similar_HW, (size[0] // 2, size[1] // 2), _FAR_BASE, _FAR_BEST)
-    mask_HW = tidied(prior_HW > otsu(prior_HW), prior_HW)
+    mask_HW = _heaviest(prior_HW > _threshold(prior_HW), prior_HW)
     weights_HW = np.where(mask_HW, prior_HW, 0).astype(np.float64)
     bounds = []
     for axis, pixels in ((1, height), (0, width)):
@@ -214,14 +227,52 @@ def _prior(similar_HW: Map, size: tuple[int, int], base: float, best: int) -> Pi
     return np.asarray(np.rint(np.clip(large / top, 0, 1) * 255), dtype=np.uint8)
 
 
-def _outlined(pixels_HWC: Pixels, prior_HW: Pixels, is_outside_HW: Mask) -> Mask:
+def _outlined(pixels_HWC: Pixels, prior_HW: Pixels, is_outside_HW: Mask, look: Look) -> Mask:
     """Draw the outline along colours, from where the subject probably is."""
-    threshold = otsu(prior_HW)
-    labels = np.where(prior_HW > threshold, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    labels[(prior_HW < threshold * _NOTHING_BELOW) | is_outside_HW] = cv2.GC_BGD
-    mask_HW = tidied(cut_from_labels(pixels_HWC, labels, _GRABCUT_ITERATIONS), prior_HW)
+    threshold = _threshold(prior_HW)
+    places_HW = np.clip(prior_HW / threshold - 1, -1, 1)
+    cells_HWC = cells_of(pixels_HWC)
+    around_HW = (prior_HW < threshold * _NOTHING_BELOW) & ~is_outside_HW
+    behind = _log_density(cells_HWC[around_HW])
+    ratio_HW = _looked_up(look.colours, cells_HWC) - _looked_up(behind, cells_HWC)
+    colours_HW = np.clip(ratio_HW / _SURE_RATIO, -1, 1)
+    evidence_HW = places_HW + _COLOUR_WEIGHT * colours_HW
+    evidence_HW[is_outside_HW] = _NEVER
+    cut_HW = divide(evidence_HW.astype(np.float32), pixels_HWC, _STIFFNESS)
+    mask_HW = tidied(cut_HW, prior_HW)
     likely_HW = np.asarray((prior_HW > threshold) & ~is_outside_HW, dtype=np.bool_)
     return mask_HW if mask_HW.mean() > _LEAST_SHARE else likely_HW
+
+
+def _threshold(prior_HW: Pixels) -> float:
+    """Of what is probably the subject; where all is a little like it Otsu's alone is too low."""
+    return max(otsu(prior_HW), _LEAST_LIKELY)
+
+
+def _heaviest(mask_HW: Mask, prior_HW: Pixels) -> Mask:
+    """Keep the piece that carries most of the prior."""
+    labels_HW, areas = label_pieces(mask_HW)
+    weights = sums_by_piece(labels_HW, prior_HW, len(areas))
+    weights[0] = 0
+    return np.asarray(labels_HW == int(weights.argmax()), dtype=np.bool_)
+
+
+def cells_of(pixels_HWC: Pixels) -> NDArray[np.int64]:
+    """Cells of Lab colours, (H, W, 3)."""
+    lab_HWC = cv2.cvtColor(pixels_HWC.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+    cells_HWC = np.floor((lab_HWC - np.array(_FIRST)) / np.array(_WIDTH)).astype(np.int64)
+    return np.asarray(np.clip(cells_HWC, 0, np.array(_CELLS) - 1))
+
+
+def _log_density(cells_N3: NDArray[np.int64]) -> NDArray[np.float64]:
+    counts = np.zeros(_CELLS)
+    np.add.at(counts, tuple(cells_N3.T), 1)
+    smooth = gaussian_filter(counts, _SPREAD, mode="constant")
+    return np.asarray(np.log(smooth / max(len(cells_N3), 1) + _LEAST_DENSITY))
+
+
+def _looked_up(density: NDArray[np.float64], cells_HWC: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.asarray(density[tuple(cells_HWC.transpose(2, 0, 1))])
 
 
 def _shrunk(mask_HW: Mask, height: int, width: int) -> Mask:

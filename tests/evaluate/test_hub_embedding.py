@@ -16,7 +16,7 @@ from transformers import (
     Dinov2Model,
 )
 
-from dreambooth3d.errors import ConfigError
+from dreambooth3d.errors import ArtifactError, ConfigError
 from dreambooth3d.evaluate.hub_embedding import DINO_I, HubEmbedder, HubModel, find_embedder
 from dreambooth3d.evaluate.skipping import Skipped
 
@@ -49,8 +49,7 @@ def test_clip_embeddings_are_those_of_transformers(tmp_path: Path) -> None:
     for row, picture in zip(ours, pictures(), strict=True):
         prepared = processor(images=Image.fromarray(picture), return_tensors="pt")
         with torch.no_grad():
-            made = clip.get_image_features(**prepared)
-        theirs = made if isinstance(made, torch.Tensor) else made.pooler_output
+            theirs = clip.visual_projection(clip.vision_model(**prepared).pooler_output)
         assert (row - F.normalize(theirs, dim=-1)[0]).abs().max() < 1e-4
 
 
@@ -79,6 +78,17 @@ def test_weights_that_are_not_here_are_named(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert isinstance(find_embedder(DINO_I), Skipped)
+
+
+def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
+    Dinov2Model(Dinov2Config(**SMALL, image_size=28, patch_size=14)).save_pretrained(tmp_path)
+    BitImageProcessor().save_pretrained(tmp_path)
+    card = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(
+        card.replace('"num_hidden_layers": 2', '"num_hidden_layers": 3')
+    )
+    with pytest.raises(ArtifactError, match="must be those of Dinov2Model"):
+        find_embedder(HubModel(kind="dino_i", repository=str(tmp_path)))
 
 
 def test_what_may_change_elsewhere_must_be_pinned() -> None:

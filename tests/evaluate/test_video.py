@@ -25,7 +25,7 @@ def test_a_still_picture_is_perfectly_steady() -> None:
     assert found.midframe_smoothness == 1
     assert found.frame_steadiness == 1
     assert found.brightness_flicker == 0
-    assert found.dynamic_degree_farneback < 1e-6
+    assert found.dynamic_degree_farneback < 1e-3
 
 
 def test_a_known_shift_is_the_dynamic_degree() -> None:

@@ -1,0 +1,145 @@
+"""The suite from folders to report, on clips of the embedded world."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dreambooth3d.artifacts.clip import count_frames, read_clip, stream_clip, write_clip
+from dreambooth3d.artifacts.subject import write_subject
+from dreambooth3d.errors import ArtifactError, ConfigError
+from dreambooth3d.evaluate.benchmark import score_benchmark
+from dreambooth3d.evaluate.clip_scoring import spread
+from dreambooth3d.evaluate.config import BenchmarkConfig
+from dreambooth3d.evaluate.custombench import read_benchmark
+from dreambooth3d.evaluate.job import run_benchmark
+from dreambooth3d.scenes import make_scene, make_subject, reference_cameras, render_scene
+from dreambooth3d.scenes import render_view as render
+from pipelines import evaluate
+
+SEEDS = {"first": 1_000_000, "second": 1_000_019}
+CONFIG = BenchmarkConfig(frames=2, wrong_frames=1, hub=False, resamples=200)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    for name, seed in SEEDS.items():
+        subject = make_subject(seed)
+        views = [Image.fromarray(render(subject, c, size=96).rgb) for c in reference_cameras(3)]
+        write_subject(
+            tmp_path / "subjects" / name,
+            id=name,
+            class_noun=subject.class_noun,
+            images=views,
+            references=views,
+        )
+        frames, _ = render_scene(make_scene(subject, seed, num_frames=3), size=96)
+        write_clip(tmp_path / "clips" / f"{name}.mp4", frames, fps=8, metadata={})
+    return tmp_path / "subjects", tmp_path / "clips"
+
+
+def test_a_report_has_numbers_pictures_and_what_is_missing(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    said: list[str] = []
+    scored = run_benchmark(CONFIG, *folders, tmp_path / "out", report=said.append)
+    assert [clip.subject for clip in scored] == ["first", "second"]
+    data = json.loads((tmp_path / "out" / "report.json").read_text())["data"]
+    means = data["means"]
+    assert means["identity"]["low"] <= means["identity"]["mean"] <= means["identity"]["high"]
+    assert means["identity"]["mean"] > means["identity_wrong_subjects"]["mean"]
+    assert means["identity"]["num_values"] == 2
+    skipped = {each["name"] for each in data["skipped"]}
+    assert {"clip_i", "dino_i", "judge", "chamfer_vggt", "vbench_imaging_quality"} <= skipped
+    assert not skipped & set(means)
+    page = (tmp_path / "out" / "report.html").read_text()
+    for words in ("3DreamBooth alone", "0.742", "Not measured", "place 1 of 2", "data:image/png"):
+        assert words in page
+    again: list[str] = []
+    run_benchmark(CONFIG, *folders, tmp_path / "out", report=again.append)
+    assert sum("scored before" in line for line in again) == 2
+    assert not any("scored before" in line for line in said)
+
+
+def score(subjects: Path, clips: Path, root: Path) -> list[str]:
+    """Score without a tracking server; what was said."""
+    said: list[str] = []
+    benchmark = read_benchmark(subjects, clips)
+    score_benchmark(CONFIG, benchmark, clips, root / "out", report=said.append)
+    return said
+
+
+def test_a_changed_clip_or_setting_is_scored_anew(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    subjects, clips = folders
+    (clips / "second.mp4").unlink()
+    score(subjects, clips, tmp_path)
+    frames, _ = read_clip(clips / "first.mp4")
+    write_clip(clips / "first.mp4", frames[::-1], fps=8, metadata={})
+    said = score(subjects, clips, tmp_path)
+    assert not any("scored before" in line for line in said)
+    assert any("no clip shows: second" in line for line in said)
+    assert len(list((tmp_path / "out" / "scores").iterdir())) == 2
+
+
+def test_a_damaged_clip_is_named_and_what_was_scored_is_kept(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    subjects, clips = folders
+    whole = (clips / "second.mp4").read_bytes()
+    (clips / "second.mp4").write_bytes(whole[:200])
+    with pytest.raises(ArtifactError, match=r"second\.mp4"):
+        score(subjects, clips, tmp_path)
+    (clips / "second.mp4").write_bytes(whole)
+    said = score(subjects, clips, tmp_path)
+    assert sum("scored before" in line for line in said) == 1
+
+
+def test_streaming_gives_the_same_frames(folders: tuple[Path, Path]) -> None:
+    clip = folders[1] / "first.mp4"
+    assert count_frames(clip) == 3
+    assert (np.stack(list(stream_clip(clip))) == read_clip(clip)[0]).all()
+
+
+def test_frames_are_spread_from_the_first_to_the_last() -> None:
+    assert spread(81, 3) == [0, 40, 80]
+    assert spread(3, 5) == spread(3, 0) == [0, 1, 2]
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(ConfigError, match="must be set together"):
+        BenchmarkConfig(judge_url="http://localhost/v1")
+    with pytest.raises(ConfigError, match="wrong_frames"):
+        BenchmarkConfig(wrong_frames=0)
+
+
+def test_the_command_shows_its_plan(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    subjects, clips = map(str, folders)
+    given = ["--suite", "custombench", "--subjects", subjects, "--clips", clips, "--dry-run"]
+    assert evaluate.main([*given, "--set", "frames=9", "--seed", "4"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["settings"]["frames"], plan["settings"]["seed"]) == (9, 4)
+    assert list(plan["plan"]["clips"].values()) == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--suite", "custombench"], "must come with --subjects DIR and --clips DIR"),
+        (["--subjects", "x"], "--subjects must come with --suite custombench"),
+        (
+            ["--suite", "custombench", "--subjects", "x", "--clips", "y", "--rows", "z"],
+            "must come without --adapters and --rows",
+        ),
+        (["--suite", "backbone", "--subjects", "x"], "--suite must come without"),
+    ],
+)
+def test_options_that_do_nothing_are_refused(arguments: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        evaluate.main(arguments)
