@@ -17,6 +17,7 @@
 | `results`  | clips and thumbnails on disk                                                |
 | `sweep`    | lost leases, expired clips, folders that no job owns                        |
 | `subjects` | which adapters can be served, found again whenever the folder changes       |
+| `registry` | subjects of MLflow's registry, fetched as their alias moves                 |
 | `adapters` | loaded adapters: least recently used go first, never while in use           |
 | `batch`    | rows of a batch and the time of their stages                                |
 | `meters`   | what Prometheus can read                                                    |

@@ -18,6 +18,7 @@ from serve.access import is_loopback
 from serve.autoscaling import autoscaling_of
 from serve.engine import Engine
 from serve.logs import log_as_json
+from serve.registry import RegistryWatch
 from serve.routes import make_api
 from serve.services import open_services
 from serve.settings import ServeSettings
@@ -55,20 +56,23 @@ class EngineReplica:
 
 
 class TrainerReplica:
-    """Trains uploaded subjects."""
+    """Trains uploaded subjects, and fetches those of the registry."""
 
     def __init__(self, settings: ServeSettings) -> None:
         log_as_json()
         self._trainer = Trainer(settings)
+        self._registry = RegistryWatch(settings)
 
     def check_health(self) -> None:
-        """Raise when the thread died; Ray then replaces the replica."""
+        """Raise when a thread died; Ray then replaces the replica."""
         self._trainer.check()
+        self._registry.check()
 
     async def __del__(self) -> None:
         """Give a running training back before the replica goes."""
-        if hasattr(self, "_trainer"):
+        if hasattr(self, "_registry"):
             await asyncio.to_thread(self._trainer.stop)
+            await asyncio.to_thread(self._registry.stop)
 
 
 class Ingress:

@@ -72,7 +72,7 @@ class Engine:
         self._settings = settings
         self._backbone = backbone or load_backbone(settings.backbone, device=settings.device)
         self._jobs = jobs or JobTable(settings.database_url)
-        self._subjects = SubjectCatalog(settings.subjects_root, settings.uploaded_root)
+        self._subjects = SubjectCatalog(*settings.subject_roots)
         self._results = ResultStore(settings.results_root)
         self._meters = Meters()
         self._sweeper = Sweeper(self._jobs, self._results, max_attempts=settings.max_attempts)

@@ -47,7 +47,7 @@ def open_services(
         settings=settings,
         rules=orders.ClipRules.of(read_card(settings.backbone), settings),
         jobs=jobs or JobTable(settings.database_url),
-        subjects=SubjectCatalog(settings.subjects_root, settings.uploaded_root),
+        subjects=SubjectCatalog(*settings.subject_roots),
         trainings=TrainingTable(settings.database_url),
         results=ResultStore(settings.results_root),
         access=Access(modes[settings.require_keys], KeyTable(settings.database_url)),

@@ -22,6 +22,9 @@ class ServeSettings(BaseModel):
         backbone: `tiny`, a diffusers folder or a hub id.
         runs: where `personalize/` is read and `serve/` (jobs, clips) is written.
         database: SQLAlchemy URL of the job table; empty is SQLite in `runs/serve`.
+        registry: MLflow whose adapters with the alias `serving` are served beside those below
+            `runs`, and before them; empty is `MLFLOW_TRACKING_URI`, else the store in `runs`.
+        registry_look_s: pause between looks at it.
         reference_attention: which adapters are accepted; `any` never mixes the two in a batch.
         device: torch device of the engine.
         max_batch, max_batch_tokens: bounds of one batch, in clips and in latent tokens.
@@ -53,6 +56,8 @@ class ServeSettings(BaseModel):
     backbone: str = "tiny"
     runs: str = "runs"
     database: str = ""
+    registry: str = ""
+    registry_look_s: float = Field(default=10.0, gt=0)
     reference_attention: Literal["any", "joint", "isolated"] = "any"
     device: str = "cpu"
     max_batch: int = Field(default=8, ge=1)
@@ -122,6 +127,16 @@ class ServeSettings(BaseModel):
     def uploaded_root(self) -> Path:
         """Where adapters of uploaded subjects are left, as `personalize_batch` would."""
         return Path(self.runs) / "serve" / "personalize"
+
+    @property
+    def registry_root(self) -> Path:
+        """Where adapters of the registry are copied to."""
+        return Path(self.runs) / "serve" / "registry"
+
+    @property
+    def subject_roots(self) -> tuple[Path, ...]:
+        """Where subjects are looked for; the first adapter of an id is served."""
+        return self.registry_root, self.subjects_root, self.uploaded_root
 
     @property
     def uploads_root(self) -> Path:

@@ -1,5 +1,6 @@
 """Subjects in the making: a durable row each, trained by whoever holds its lease."""
 
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from serve.tables import SUBJECTS, take_turn
 SubjectStatus = Literal["queued", "training", "ready", "failed", "canceled"]
 _LIVE = ("queued", "training")
 _MAX_ATTEMPTS = 3
+_UPLOADED = re.compile(r"subject_[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,11 @@ class Training:
 def new_subject_id() -> str:
     """An id that nobody can guess or choose."""
     return f"subject_{uuid.uuid4().hex}"
+
+
+def is_uploaded_id(subject_id: str) -> bool:
+    """Whether an id is one of `new_subject_id`."""
+    return _UPLOADED.fullmatch(subject_id) is not None
 
 
 class TrainingTable:
