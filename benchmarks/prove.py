@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.backbone import ROWS as BACKBONE
+from benchmarks.evaluate import ROWS as EVALUATE
 from benchmarks.journey import ROWS as JOURNEY
 from benchmarks.pairs import ROWS as PAIRS
 from benchmarks.personalize import ROWS as PERSONALIZE
@@ -25,6 +26,7 @@ from dreambooth3d.errors import Dreambooth3dError
 ROOT = Path(__file__).resolve().parents[1]
 STAGES: dict[str, tuple[Row, ...]] = {
     "backbone": BACKBONE,
+    "evaluate": EVALUATE,
     "journey": JOURNEY,
     "pairs": PAIRS,
     "personalize": PERSONALIZE,

@@ -10,7 +10,8 @@ The subject is found by what the references look like, cut out and laid on grey.
 
 `identity` is the mean of the three, each 1 for the same picture: the first and the last are taken
 from the nearest point *between* two views there, because a turning subject spends most frames
-between them. Equal weights, nothing fitted. None is CLIP-I or DINO-I: compare a score with those of
+between them, and colours cost nothing up to what the references differ among themselves: light and
+the side that is seen do that much. Equal weights, nothing fitted. None is CLIP-I or DINO-I: compare a score with those of
 other clips and of wrong subjects, never with published tables.
 """
 
@@ -46,7 +47,7 @@ from dreambooth3d.vision.threads import one_thread
 
 # Side on which cutouts are compared, and sides of the references for places.
 _SIDE, _PLACE_SIDES = 224, (160, 224, 288)
-# Lab distance at which colours count e times less than the same ones.
+# Lab distance, beyond the tolerance, at which colours count e times less than the same ones.
 _COLOUR_SCALE = 12.0
 _BETWEEN = 11
 
@@ -105,6 +106,7 @@ class SubjectRuler:
         self.references = tuple(references)
         self._look = learn_look(references)
         self._views = [impression(reference) for reference in references]
+        self._tolerance = _spread([view.colours for view in self._views])
         self._scaled = [
             [impression(reference, side=side).places_NC for side in _PLACE_SIDES]
             for reference in references
@@ -124,7 +126,8 @@ class SubjectRuler:
         ]
         apart_V = [sliced_wasserstein(ours.colours, view.colours) for view in self._views]
         pooled, colours = self._between(ours)
-        witnesses = (pooled, max(local_V), float(np.exp(-colours / _COLOUR_SCALE)))
+        beyond = max(colours - self._tolerance, 0.0)
+        witnesses = (pooled, max(local_V), float(np.exp(-beyond / _COLOUR_SCALE)))
         return FrameScore(
             identity=float(np.mean(witnesses)),
             identity_efficientnet=float(pooled_V.max()),
@@ -182,6 +185,17 @@ def impression(cutout: Cutout, *, side: int = _SIDE) -> Impression:
         places_NC=apart(middle_BCHW[0].flatten(1).T[covered]),
         colours=colour_quantiles(cutout.pixels_HWC, cutout.mask_HW),
     )
+
+
+def _spread(colours: Sequence[Quantiles]) -> float:
+    """Mean distance of a view's colours from those of the view nearest to it; 0 of one view."""
+    if len(colours) < 2:
+        return 0.0
+    nearest = [
+        min(sliced_wasserstein(one, other) for other in colours if other is not one)
+        for one in colours
+    ]
+    return float(np.mean(nearest))
 
 
 def _mean_inside(h_CHW: Tensor, cutout: Cutout) -> Tensor:

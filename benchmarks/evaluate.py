@@ -1,0 +1,27 @@
+"""Proof of the ruler: it orders published clips, knows its own subject, and agrees with libraries.
+
+In sample: the three published clips were looked at while the ruler was made (its way to cut out a
+subject was chosen by eye on them; no weight was fitted). The photos were not.
+"""
+
+from benchmarks import evaluate_clips as clips
+from benchmarks import evaluate_numerics as numerics
+from benchmarks import evaluate_photos as photos
+from benchmarks.rows import Row
+
+ROWS: tuple[Row, ...] = (
+    Row(name="library_difference", measure=numerics.library_difference, rule="<=", bar=1e-4),
+    Row(name="identical_from_ideal", measure=photos.most_apart, rule="<=", bar=1e-3),
+    Row(name="chamfer_identical", measure=numerics.chamfer_identical, rule="<=", bar=1e-3),
+    Row(name="chamfer_invariance", measure=numerics.chamfer_invariance, rule="<=", bar=0.02),
+    Row(name="chamfer_offset_error", measure=numerics.chamfer_offset, rule="<=", bar=0.02),
+    Row(name="hull_tells_subjects", measure=numerics.hull_tells_subjects, rule=">=", bar=0.95),
+    Row(name="own_view_above_others", measure=photos.view_pairs, rule=">=", bar=0.95),
+    Row(name="own_photo_above_others", measure=photos.photo_pairs, rule=">=", bar=0.95),
+    Row(name="speed_seconds", measure=lambda _: clips.cost().seconds, rule="<=", bar=60),
+    Row(name="memory_growth_mb", measure=lambda _: clips.cost().growth_mb, rule="<=", bar=64),
+    Row(name="clips_in_order", measure=clips.least_margin, rule=">=", bar=0.005),
+    Row(name="single_frames_in_order", measure=clips.single_frames, rule=">=", bar=0.75),
+    Row(name="own_clip_above_wrong", measure=clips.above_wrong, rule=">=", bar=0.03),
+    Row(name="own_frame_above_wrong", measure=clips.above_wrong_frames, rule=">=", bar=0.95),
+)

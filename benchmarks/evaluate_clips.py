@@ -1,0 +1,166 @@
+"""The published clips under the offline ruler: order, wrong subjects, samplings, time, memory."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from benchmarks.rows import RowSkippedError
+from dreambooth3d.artifacts.clip import stream_clip
+from dreambooth3d.artifacts.image import list_images, read_image
+from dreambooth3d.evaluate.clip_scoring import Subjects, score_clip
+from dreambooth3d.evaluate.config import BenchmarkConfig
+from dreambooth3d.evaluate.instruments import Instruments
+from dreambooth3d.evaluate.subject_ruler import SubjectRuler, build_ruler
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+# From the best to the worst, as published: full method at 400 steps, 3DreamBooth at 1600 and 400.
+CLIPS = (
+    "ablation_moose_3dapter_3db_400",
+    "ablation_moose_3db_1600",
+    "ablation_moose_3db_400",
+)
+OWN = "moose_plush"
+# Every so many frames are scored against each wrong subject.
+_WRONG_EVERY = 10
+_SAMPLES = (3, 5, 9, 27, 81)
+_DRAWS = 200
+# Frames after which everything that is loaded once is loaded.
+_WARM_FRAMES = 20
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """One clip: identity of every frame against its own subject, and of some against others."""
+
+    own_F: Scores
+    wrong: Mapping[str, Scores]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What scoring one clip takes.
+
+    Attributes:
+        seconds: of the suite's offline numbers, all frames; without loading Python.
+        growth_mb: resident memory at the last frame above that at the twentieth.
+    """
+
+    seconds: float
+    growth_mb: float
+
+
+def need(folder: Path) -> Path:
+    """Return a folder of shared inputs, or skip the row."""
+    if not folder.is_dir():
+        raise RowSkippedError(f"needs {folder.parent.name}/{folder.name}, which is not here")
+    return folder
+
+
+@lru_cache(maxsize=1)
+def rulers() -> Mapping[str, SubjectRuler]:
+    """Of the shared subjects, by id."""
+    folders = sorted(need(SHARED / "subjects").iterdir())
+    return {
+        folder.name: build_ruler([read_image(p) for p in list_images(folder / "references")])
+        for folder in folders
+    }
+
+
+@lru_cache(maxsize=1)
+def measured() -> tuple[Measured, ...]:
+    """Score the three clips once; rows share the scores."""
+    folder = need(SHARED / "clips")
+    return tuple(_measure(folder / f"{name}.mp4") for name in CLIPS)
+
+
+def least_margin(seed: int) -> float:
+    """Least difference of neighbours in the published order over all samplings of 3 to 81 frames.
+
+    Evenly spaced frames from every offset, and frames drawn at random; the clips are sampled alike.
+    """
+    found = measured()
+    length = min(len(clip.own_F) for clip in found)
+    places = [sample for wanted in _SAMPLES for sample in _samplings(length, wanted, seed)]
+    margins = [
+        float(better.own_F[sample].mean() - worse.own_F[sample].mean())
+        for sample in places
+        for better, worse in pairwise(found)
+    ]
+    return min(margins)
+
+
+def single_frames(_: int) -> float:
+    """Share of single frames, the same place in both clips, that order neighbours as published."""
+    found = measured()
+    length = min(len(clip.own_F) for clip in found)
+    right = [better.own_F[:length] > worse.own_F[:length] for better, worse in pairwise(found)]
+    return float(np.mean(right))
+
+
+def above_wrong(_: int) -> float:
+    """Least, over clips, of the own subject's mean above the best wrong subject's."""
+    margins = []
+    for clip in measured():
+        own = float(clip.own_F[::_WRONG_EVERY].mean())
+        margins.append(own - max(float(wrong.mean()) for wrong in clip.wrong.values()))
+    return min(margins)
+
+
+def above_wrong_frames(_: int) -> float:
+    """Share of frames in which the own subject scores above a wrong one, all pairs."""
+    pairs = [
+        clip.own_F[::_WRONG_EVERY] > wrong for clip in measured() for wrong in clip.wrong.values()
+    ]
+    return float(np.mean(pairs))
+
+
+@lru_cache(maxsize=1)
+def cost() -> Cost:
+    """Score one clip of 81 frames at 720p as the suite does, and watch clock and memory."""
+    clip = need(SHARED / "clips") / f"{CLIPS[0]}.mp4"
+    names = sorted(rulers())
+    own = rulers()[OWN]
+    others = {name: rulers()[name] for name in names if name != OWN}
+    config = BenchmarkConfig(hub=False)
+    chosen = dict(list(others.items())[: config.wrong_subjects])
+    views = [read_image(p) for p in list_images(SHARED / "subjects" / OWN / "references")]
+    subjects = Subjects(own=own, others=chosen, references=views)
+    process, sizes = psutil.Process(), []
+    started = time.monotonic()
+    score_clip(
+        clip, subjects, Instruments(), config, lambda *_: sizes.append(process.memory_info().rss)
+    )
+    seconds = time.monotonic() - started
+    return Cost(seconds=seconds, growth_mb=(max(sizes) - sizes[_WARM_FRAMES]) / 2**20)
+
+
+def _measure(path: Path) -> Measured:
+    own: list[float] = []
+    wrong: dict[str, list[float]] = {name: [] for name in rulers() if name != OWN}
+    for place, frame in enumerate(stream_clip(path)):
+        own.append(rulers()[OWN].measure(frame).identity)
+        if place % _WRONG_EVERY == 0:
+            for name, values in wrong.items():
+                values.append(rulers()[name].measure(frame).identity)
+    return Measured(
+        own_F=np.array(own), wrong={name: np.array(values) for name, values in wrong.items()}
+    )
+
+
+def _samplings(length: int, wanted: int, seed: int) -> list[NDArray[np.int64]]:
+    rng = np.random.default_rng([seed, wanted])
+    step = length / wanted
+    even = [
+        np.floor((offset + step * np.arange(wanted)) % length).astype(np.int64)
+        for offset in range(max(1, int(step)))
+    ]
+    return [*even, *(rng.choice(length, wanted, replace=False) for _ in range(_DRAWS))]
