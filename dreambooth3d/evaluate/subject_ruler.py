@@ -11,8 +11,8 @@ The subject is found by what the references look like, cut out and laid on grey.
 `identity` is the mean of the three, each 1 for the same picture: the first and the last are taken
 from the nearest point *between* two views there, because a turning subject spends most frames
 between them, and colours cost nothing up to what the references differ among themselves: light and
-the side that is seen do that much. Equal weights, nothing fitted. None is CLIP-I or DINO-I: compare a score with those of
-other clips and of wrong subjects, never with published tables.
+the side that is seen do that much. Equal weights, nothing fitted. None is CLIP-I or DINO-I: compare
+a score with those of other clips and of wrong subjects, never with published tables.
 """
 
 from collections.abc import Sequence
