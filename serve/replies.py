@@ -101,6 +101,14 @@ class SubjectAdapterReply(BaseModel):
     steps: int
 
 
+class SubjectScores(BaseModel):
+    """Held-out views, judged before and after training; None where likeness is not measured."""
+
+    identity_before: float | None
+    identity: float | None
+    held_out_loss: float
+
+
 class SubjectReply(BaseModel):
     """A subject that can be asked for; `error` tells why it cannot on this backbone."""
 
@@ -114,7 +122,9 @@ class SubjectReply(BaseModel):
     trigger: str | None
     phrase: str
     num_views: int
+    views: list[str]
     adapter: SubjectAdapterReply | None
+    scores: SubjectScores | None
     error: ErrorBody | None
 
 
@@ -222,6 +232,8 @@ def subject_reply(subject: ServableSubject, problem: ErrorBody | None) -> Subjec
         trigger=card.trigger,
         phrase=subject.phrase,
         num_views=card.num_views,
+        views=[f"/v1/subjects/{subject.id}/views/{n + 1}" for n in range(card.num_views)],
+        scores=SubjectScores.model_validate(scores) if (scores := subject.scores) else None,
         adapter=SubjectAdapterReply(
             sha256=card.weights_sha256,
             key=card.key,
@@ -241,12 +253,14 @@ def training_reply(training: Training) -> SubjectReply:
         id=training.id,
         name=training.name,
         status=training.status,
-        progress=0 if training.is_live else 100,
+        progress=100 if training.status == "ready" else training.progress or 0,
         created_at=int(training.created_at),
         class_noun=training.class_noun,
         trigger=DEFAULT_TRIGGER,
         phrase=f"{DEFAULT_TRIGGER} {training.class_noun}",
         num_views=0,
+        views=[],
+        scores=None,
         adapter=None,
         error=None
         if error is None

@@ -9,9 +9,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from dreambooth3d.artifacts.adapter import CARD_NAME, AdapterCard, load_card
+from dreambooth3d.artifacts.jsonfile import read_json
 from dreambooth3d.errors import ArtifactError
+from dreambooth3d.personalize.keys import CURVE_NAME
 
 _logger = logging.getLogger(__name__)
 _RESCAN_S = 1.0
@@ -32,6 +35,27 @@ class ServableSubject:
     def phrase(self) -> str:
         """The words that name the subject in a prompt."""
         return f"{self.card.trigger} {self.card.class_noun}"
+
+    @property
+    def scores(self) -> dict[str, float | None]:
+        """How well the adapter does on held-out views; nothing where nobody judged it."""
+        path = self.folder / CURVE_NAME
+        if not path.is_file():
+            return {}
+        try:
+            curve: dict[str, Any] = read_json(path, what="loss curve")
+        except ArtifactError as error:
+            _logger.warning("scores of %s are not shown: %s", self.id, error)
+            return {}
+        judgements = {judged["step"]: judged for judged in curve.get("judgements", ())}
+        best = judgements.get(curve.get("best_step"))
+        if best is None:
+            return {}
+        return {
+            "identity_before": judgements[min(judgements)]["identity"],
+            "identity": best["identity"],
+            "held_out_loss": best["loss"],
+        }
 
     def view(self, number: int) -> Path | None:
         """Return the reference view of this number, counted from 1; None beyond the last."""

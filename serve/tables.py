@@ -21,7 +21,9 @@ from sqlalchemy import (
     UniqueConstraint,
     event,
     func,
+    inspect,
     select,
+    text,
 )
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.schema import CreateIndex, CreateTable
@@ -91,6 +93,7 @@ SUBJECTS = Table(
     Column("finished_at", Double),
     Column("error_code", String(64)),
     Column("error_message", Text),
+    Column("progress", Integer),
 )
 
 _BUSY_S = 30
@@ -111,8 +114,18 @@ def create_tables(connection: Connection) -> None:
     """Create what is missing; two processes may do so at once."""
     for table in _METADATA.sorted_tables:
         connection.execute(CreateTable(table, if_not_exists=True))
+        _add_columns(connection, table)
         for index in table.indexes:
             connection.execute(CreateIndex(index, if_not_exists=True))
+
+
+def _add_columns(connection: Connection, table: Table) -> None:
+    """Add what the tables of an earlier version lack; only columns that may be empty are added."""
+    there = {column["name"] for column in inspect(connection).get_columns(table.name)}
+    for column in table.columns:
+        if column.name not in there:
+            kind = column.type.compile(connection.dialect)
+            connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}"))
 
 
 def prepare_sqlite(engine: Engine) -> None:

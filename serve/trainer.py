@@ -1,6 +1,7 @@
 """Trains uploaded subjects: claims a row, runs the personalize stage in a Ray task, reports."""
 
 import logging
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -96,14 +97,37 @@ def personalize(settings: ServeSettings, training: Training) -> str | None:
             images=list_images(photos / "images"),
             references=list_images(photos / "references"),
         )
+        report = ProgressNotes(TrainingTable(settings.database_url), training)
         _, (outcome,) = job.run(
-            config, [subject], _pretrained(settings), settings.uploaded_root, report=_logger.info
+            config, [subject], _pretrained(settings), settings.uploaded_root, report=report
         )
     except Dreambooth3dError:
         _logger.exception("subject %s", training.id)
         return "a subject must be trainable on this server, got a refusal; ask the operator"
     problem = outcome.error.replace(str(photos), "").partition("; ")[0]
     return f"{problem}; {_REMEDY}" if problem else None
+
+
+class ProgressNotes:
+    """Hears the lines of a training and notes how far it is.
+
+    A table that cannot be written for a moment is no reason to end a training.
+    """
+
+    def __init__(self, table: TrainingTable, training: Training) -> None:
+        self._table, self._training = table, training
+        self._step = re.compile(rf"{re.escape(training.id)} (\d+)/(\d+) loss")
+
+    def __call__(self, line: str) -> None:
+        """Hear one line."""
+        _logger.info(line)
+        found = self._step.search(line)
+        if found is None:
+            return
+        try:
+            self._table.advance(self._training, step=int(found[1]), steps=int(found[2]))
+        except SQLAlchemyError:
+            _logger.exception("subject %s: its progress cannot be noted", self._training.id)
 
 
 def _pretrained(settings: ServeSettings) -> Path | None:

@@ -37,6 +37,7 @@ class Training:
     finished_at: float | None
     error_code: str | None
     error_message: str | None
+    progress: int | None = None
 
     @property
     def is_live(self) -> bool:
@@ -149,6 +150,10 @@ class TrainingTable:
     def extend(self, training: Training, *, lease_s: float) -> bool:
         """Renew a lease; False when the subject is gone or somebody else's."""
         return self._change(training, {"lease_expires": self._clock() + lease_s})
+
+    def advance(self, training: Training, *, step: int, steps: int) -> None:
+        """Note how far a training is; what follows its last update is the last hundredth."""
+        self._change(training, {"progress": min(99, 100 * step // max(1, steps))})
 
     def finish(self, training: Training, *, error: str | None) -> bool:
         """End a training, well without an error."""

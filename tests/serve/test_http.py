@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dreambooth3d.model.backbone import Backbone
+from dreambooth3d.personalize.outcome import Evidence, Judgement
+from dreambooth3d.personalize.warm_worker import write_evidence
 from serve.keys import KeyTable
 from serve.schema import VideoCreate
 from serve.settings import ServeSettings
@@ -225,10 +227,22 @@ def test_lists_have_cursors(served: Served, add_subject: AddSubject) -> None:
 
 def test_subjects_models_and_the_page(served: Served, add_subject: AddSubject) -> None:
     http = served.http
-    add_subject("mug")
+    folder = add_subject("mug")
     subject = http.get("/v1/subjects/mug").json()
     assert (subject["status"], subject["phrase"], subject["num_views"]) == ("ready", "sks mug", 1)
-    assert http.get("/v1/subjects/mug/views/1").content.startswith(b"\x89PNG")
+    assert (subject["views"], subject["scores"]) == (["/v1/subjects/mug/views/1"], None)
+    found = Evidence(
+        losses=(1.0,) * 9, seconds=1.0, best_step=5,
+        judgements=(
+            Judgement(step=0, loss=0.9, identity=0.1), Judgement(step=5, loss=0.5, identity=0.8),
+        ),
+    )  # fmt: skip
+    write_evidence(folder, found)
+    scores = {"identity_before": 0.1, "identity": 0.8, "held_out_loss": 0.5}
+    assert http.get("/v1/subjects/mug").json()["scores"] == scores
+    (folder / "curve.json").write_text("{")
+    assert http.get("/v1/subjects/mug").json()["scores"] is None
+    assert http.get(subject["views"][0]).content.startswith(b"\x89PNG")
     assert refusal(http.get("/v1/subjects/mug/views/2"), 404)[0] == "view_not_found"
     assert refusal(http.get("/v1/subjects/..%2Fmug"), 404)[0] in ("subject_not_found", "not_found")
     model = http.get("/v1/models").json()["data"][0]

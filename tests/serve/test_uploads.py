@@ -1,17 +1,21 @@
 import io
+import sqlite3
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import closing
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from dreambooth3d.personalize.progress import Board
 from serve.keys import KeyTable
 from serve.routes import make_api
 from serve.services import open_services
 from serve.settings import ServeSettings
+from serve.trainer import ProgressNotes
 from serve.trainings import TrainingTable
 
 Files = list[tuple[str, tuple[str, bytes]]]
@@ -154,6 +158,35 @@ def test_a_training_is_one_trainers_at_a_time(settings: ServeSettings) -> None:
     ended = table.get("subject_1")
     assert ended is not None
     assert (ended.status, ended.error_code) == ("failed", "training_failed")
+
+
+def test_progress_follows_the_lines_of_the_training(
+    serve: Callable[..., TestClient], settings: ServeSettings
+) -> None:
+    http = serve()
+    where = send(http, png()).headers["location"]
+    table = TrainingTable(settings.database_url)
+    training = table.claim(lease_s=10)
+    assert training is not None
+    board = Board({training.id: 400}, ProgressNotes(table, training), every=0.0)
+    seen = []
+    for step in (1, 100, 399, 400):
+        board.hear({"subject": training.id, "step": step, "num_steps": 400, "loss": 0.5})
+        board.say(1.0 + step)
+        seen.append(http.get(where).json()["progress"])
+    assert seen == [0, 25, 99, 99]
+    table.finish(training, error=None)
+    assert http.get(where).json()["progress"] == 100
+
+
+def test_tables_of_an_earlier_version_get_what_they_lack(settings: ServeSettings) -> None:
+    TrainingTable(settings.database_url)
+    path = settings.database_url.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path)) as earlier:
+        earlier.execute("ALTER TABLE subjects DROP COLUMN progress")
+        earlier.commit()
+    table = TrainingTable(settings.database_url)
+    assert table.of("") == ()
 
 
 def test_a_training_that_loses_every_trainer_fails(settings: ServeSettings) -> None:
