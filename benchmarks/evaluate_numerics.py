@@ -36,7 +36,7 @@ Cloud = NDArray[np.float64]
 
 _SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 _SUBJECTS, _POINTS = 6, 3000
-# Points lie 0.008 from the nearest sample of their own surface: offsets far above that are told.
+# Samples of one surface lie 0.007 apart: offsets far above that are told.
 _SPHERE_POINTS, _OFFSETS = 60_000, (0.05, 0.1, 0.2)
 
 

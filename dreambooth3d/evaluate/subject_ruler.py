@@ -17,6 +17,7 @@ a score with those of other clips and of wrong subjects, never with published ta
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -34,6 +35,7 @@ from dreambooth3d.vision.efficientnet import load_efficientnet
 from dreambooth3d.vision.object_embedding import load_mean_object
 from dreambooth3d.vision.reference_match import (
     Cutout,
+    Look,
     apart,
     covered_places,
     cut_square,
@@ -104,7 +106,6 @@ class SubjectRuler:
         if not references:
             raise InputError("identity must have at least one reference view, got none; add views")
         self.references = tuple(references)
-        self._look = learn_look(references)
         self._views = [impression(reference) for reference in references]
         self._tolerance = _spread([view.colours for view in self._views])
         self._scaled = [
@@ -112,9 +113,14 @@ class SubjectRuler:
             for reference in references
         ]
 
+    @cached_property
+    def look(self) -> Look:
+        """What the subject is found by."""
+        return learn_look(self.references)
+
     def measure(self, frame_HWC: NDArray[np.uint8]) -> FrameScore:
         """Find the subject in a frame (H, W, 3) and score it."""
-        return self.compare(find_subject(frame_HWC, self._look))
+        return self.compare(find_subject(frame_HWC, self.look))
 
     def compare(self, cutout: Cutout) -> FrameScore:
         """Score an object that is cut out already."""
