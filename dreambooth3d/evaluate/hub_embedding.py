@@ -6,6 +6,8 @@ does not say which sizes it used, so compare methods scored here with each other
 pinned to a commit, safetensors only; without them the numbers are skipped by name.
 """
 
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,8 @@ from dreambooth3d.errors import ArtifactError, ConfigError
 from dreambooth3d.evaluate.skipping import Skipped
 
 Kind = Literal["clip_i", "dino_i"]
+
+_HUB_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +105,12 @@ def find_embedder(wanted: HubModel) -> HubEmbedder | Skipped:
     from transformers import AutoImageProcessor, CLIPModel, Dinov2Model
 
     family = CLIPModel if wanted.kind == "clip_i" else Dinov2Model
-    place: dict[str, str] = {"subfolder": wanted.subfolder} if wanted.subfolder else {}
+    place: dict[str, Any] = {"subfolder": wanted.subfolder} if wanted.subfolder else {}
     if not Path(wanted.repository).is_dir():
         place["revision"] = wanted.revision
+    # Where the hub cannot be reached it is asked for minutes, again and again.
+    if not _is_reachable():
+        place["local_files_only"] = True
     try:
         model, found = family.from_pretrained(
             wanted.repository, use_safetensors=True, output_loading_info=True, **place
@@ -122,3 +129,19 @@ def find_embedder(wanted: HubModel) -> HubEmbedder | Skipped:
             f"{wrong[0]}; name another repository"
         )
     return HubEmbedder(kind=wanted.kind, model=model.eval(), processor=processor)
+
+
+def _is_reachable() -> bool:
+    """Say whether the hub answers at all, in seconds."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    question = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+    try:
+        with urllib.request.urlopen(question, timeout=_HUB_SECONDS):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
