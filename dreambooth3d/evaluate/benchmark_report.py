@@ -106,7 +106,9 @@ def over_subjects(clips: Sequence[ScoredClip], config: BenchmarkConfig) -> dict[
 def _numbers(clip: ScoredClip) -> dict[str, float]:
     wrong = list(clip.numbers.wrong.values())
     more = {"identity_wrong_subjects": float(np.mean(wrong))} if wrong else {}
-    return {**clip.numbers.numbers, **more}
+    found = {**clip.numbers.numbers, **more}
+    # What the page is about comes first.
+    return dict(sorted(found.items(), key=lambda item: (not item[0].startswith(_MAIN), item[0])))
 
 
 def _mean_table(means: Mapping[str, Interval]) -> Table:

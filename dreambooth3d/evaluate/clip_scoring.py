@@ -86,8 +86,8 @@ def score_clip(
     total = count_frames(path)
     if total == 0:
         raise ArtifactError(f"clip must have frames, got none in {path}; make it again")
-    chosen, wrong = (set(spread(total, n)) for n in (config.frames, config.wrong_frames))
-    kept = set(spread(total, _PICTURES))
+    places, wrong = spread(total, config.frames), set(spread(total, config.wrong_frames))
+    chosen, kept = set(places), {places[i] for i in spread(len(places), _PICTURES)}
     judged = set(spread(total, config.judge_frames)) if instruments.judge else set()
     tally = _Tally(subjects, instruments)
     for place, frame in enumerate(stream_clip(path)):

@@ -11,10 +11,12 @@ from dreambooth3d.artifacts.clip import count_frames, read_clip, stream_clip, wr
 from dreambooth3d.artifacts.subject import write_subject
 from dreambooth3d.errors import ArtifactError, ConfigError
 from dreambooth3d.evaluate.benchmark import score_benchmark
-from dreambooth3d.evaluate.clip_scoring import spread
+from dreambooth3d.evaluate.clip_scoring import Subjects, score_clip, spread
 from dreambooth3d.evaluate.config import BenchmarkConfig
 from dreambooth3d.evaluate.custombench import read_benchmark
+from dreambooth3d.evaluate.instruments import Instruments
 from dreambooth3d.evaluate.job import run_benchmark
+from dreambooth3d.evaluate.subject_ruler import build_ruler
 from dreambooth3d.scenes import make_scene, make_subject, reference_cameras, render_scene
 from dreambooth3d.scenes import render_view as render
 from pipelines import evaluate
@@ -55,6 +57,9 @@ def test_a_report_has_numbers_pictures_and_what_is_missing(
     skipped = {each["name"] for each in data["skipped"]}
     assert {"clip_i", "dino_i", "judge", "chamfer_vggt", "vbench_imaging_quality"} <= skipped
     assert not skipped & set(means)
+    folder = next(iter((tmp_path / "out" / "scores").iterdir()))
+    # A label and three references.
+    assert Image.open(folder / "sheet.png").width > 160 + 3 * 128
     page = (tmp_path / "out" / "report.html").read_text()
     for words in ("3DreamBooth alone", "0.742", "Not measured", "place 1 of 2", "data:image/png"):
         assert words in page
@@ -143,3 +148,19 @@ def test_the_command_shows_its_plan(
 def test_options_that_do_nothing_are_refused(arguments: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         evaluate.main(arguments)
+
+
+def test_pictures_are_of_scored_frames(folders: tuple[Path, Path]) -> None:
+    subject = make_subject(SEEDS["first"])
+    views = [Image.fromarray(render(subject, c, size=96).rgb) for c in reference_cameras(2)]
+    subjects = Subjects(own=build_ruler(views), others={}, references=views)
+    seen: list[tuple[int, int]] = []
+    clip = folders[1] / "first.mp4"
+    config = BenchmarkConfig(frames=2, hub=False)
+    numbers, pictures = score_clip(
+        clip, subjects, Instruments(), config, lambda *at: seen.append(at)
+    )
+    assert numbers.frames == (0, 2)
+    assert len(pictures.frames) == len(pictures.cutouts) == len(numbers.identity) == 2
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert numbers.wrong == {}
