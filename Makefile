@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export PYTHONPATH :=
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: setup demo test check format serve bench bench-pairs clean
+.PHONY: setup demo test check format serve bench bench-pairs bench-serve clean
 
 setup: $(VENV)/.locked
 
@@ -47,6 +47,9 @@ prove-%: setup
 
 bench-pairs: setup
 	$(BIN)/python benchmarks/bench_pairs.py --seed $(SEED)
+
+bench-serve: setup
+	$(BIN)/python benchmarks/serve_curve.py --seed $(SEED)
 
 bench: setup
 	$(BIN)/python benchmarks/bench.py --seed $(SEED) --rows "$(ROWS)"

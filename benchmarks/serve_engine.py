@@ -25,18 +25,23 @@ _REPEATS = 3
 
 
 @cache
-def _backbone() -> Backbone:
+def proof_backbone() -> Backbone:
+    """The tiny backbone, on one thread."""
     torch.set_num_threads(1)
     return load_backbone("tiny")
 
 
-def _folders(runs: Path, seed: int) -> list[Path]:
-    names = add_subjects(runs, NUM_SUBJECTS, seed=seed, backbone=_backbone())
+def subject_folders(runs: Path, seed: int) -> list[Path]:
+    """Adapters of eight subjects."""
+    names = add_subjects(runs, NUM_SUBJECTS, seed=seed, backbone=proof_backbone())
     return [runs / "personalize" / "proof" / "adapters" / name for name in names]
 
 
-def _request(subject: LoadedSubject, seed: int, *, num_frames: int, steps: int) -> ClipRequest:
-    card = _backbone().card
+def preview_request(
+    subject: LoadedSubject, seed: int, *, num_frames: int, steps: int
+) -> ClipRequest:
+    """A clip of the backbone's usual size."""
+    card = proof_backbone().card
     return ClipRequest(
         prompt="a video of a [sks mug] on a desk",
         subject=subject,
@@ -56,11 +61,13 @@ def worst_difference(seed: int) -> float:
     """
     worst = 0.0
     with scratch_folder() as runs:
-        subjects = [load_subject(folder, _backbone()) for folder in _folders(runs, seed)]
+        subjects = [
+            load_subject(folder, proof_backbone()) for folder in subject_folders(runs, seed)
+        ]
     for turn in range(NUM_SUBJECTS):
         picked = [subjects[(turn + i) % NUM_SUBJECTS] for i in range(4)]
         rows = [
-            _request(s, 100 * seed + 10 * turn + i, num_frames=5, steps=8)
+            preview_request(s, 100 * seed + 10 * turn + i, num_frames=5, steps=8)
             for i, s in enumerate(picked)
         ]
         alone, beside = _first_pixels(rows[:1]), _first_pixels(rows)
@@ -71,10 +78,10 @@ def worst_difference(seed: int) -> float:
 def _first_pixels(rows: Sequence[ClipRequest]) -> torch.Tensor:
     """Pixels (0 to 1) of the first clip of a batch, as the decoder gives them."""
     decoded: list[torch.Tensor] = []
-    decoder = _backbone().codec.vae.decoder
+    decoder = proof_backbone().codec.vae.decoder
     hook = decoder.register_forward_hook(lambda _module, _args, found: decoded.append(found))
     try:
-        generate_batch(_backbone(), rows)
+        generate_batch(proof_backbone(), rows)
     finally:
         hook.remove()
     return (decoded[0].float() + 1) / 2
@@ -88,7 +95,7 @@ def batching_gain(seed: int) -> float:
     """
     ratios = []
     with scratch_folder() as runs:
-        folders = _folders(runs, seed)
+        folders = subject_folders(runs, seed)
         _one_at_a_time(folders, 2)
         for _ in range(_REPEATS):
             alone = _one_at_a_time(folders, NUM_PREVIEWS)
@@ -99,9 +106,9 @@ def batching_gain(seed: int) -> float:
 def _one_at_a_time(folders: Sequence[Path], num_clips: int) -> float:
     started = time.perf_counter()
     for number in range(num_clips):
-        subject = load_subject(folders[number % len(folders)], _backbone())
-        row = _request(subject, number, num_frames=_PREVIEW_FRAMES, steps=_STEPS)
-        generate_batch(_backbone(), [row])
+        subject = load_subject(folders[number % len(folders)], proof_backbone())
+        row = preview_request(subject, number, num_frames=_PREVIEW_FRAMES, steps=_STEPS)
+        generate_batch(proof_backbone(), [row])
         del subject, row
         gc.collect()
     return time.perf_counter() - started
@@ -109,55 +116,11 @@ def _one_at_a_time(folders: Sequence[Path], num_clips: int) -> float:
 
 def _batched(folders: Sequence[Path], num_clips: int) -> float:
     started = time.perf_counter()
-    subjects = [load_subject(folder, _backbone()) for folder in folders]
+    subjects = [load_subject(folder, proof_backbone()) for folder in folders]
     rows = [
-        _request(subjects[n % len(subjects)], n, num_frames=_PREVIEW_FRAMES, steps=_STEPS)
+        preview_request(subjects[n % len(subjects)], n, num_frames=_PREVIEW_FRAMES, steps=_STEPS)
         for n in range(num_clips)
     ]
     for start in range(0, num_clips, MAX_BATCH):
-        generate_batch(_backbone(), rows[start : start + MAX_BATCH])
+        generate_batch(proof_backbone(), rows[start : start + MAX_BATCH])
     return time.perf_counter() - started
-
-
-def curve(seed: int) -> list[dict[str, float]]:
-    """Seconds a clip over batch sizes, frames and distinct adapters; flat parts included."""
-    points = []
-    with scratch_folder() as runs:
-        subjects = [load_subject(folder, _backbone()) for folder in _folders(runs, seed)]
-    for num_frames in (1, 9, 17):
-        for batch in (1, 2, 4, 8, 16):
-            for distinct in (1, 2, 4, 8):
-                if distinct <= batch:
-                    seconds = _seconds_a_clip(subjects[:distinct], batch, num_frames)
-                    points.append(
-                        {
-                            "frames": num_frames, "batch": batch, "adapters": distinct,
-                            "seconds a clip": round(seconds, 4),
-                        }
-                    )  # fmt: skip
-    return points
-
-
-def _seconds_a_clip(subjects: Sequence[LoadedSubject], batch: int, num_frames: int) -> float:
-    rows = [
-        _request(subjects[n % len(subjects)], n, num_frames=num_frames, steps=4)
-        for n in range(batch)
-    ]
-    generate_batch(_backbone(), rows)
-    started = time.perf_counter()
-    generate_batch(_backbone(), rows)
-    return (time.perf_counter() - started) / batch
-
-
-def clips_per_hour(seed: int, num_adapters: int) -> float:
-    """Clips of 9 frames and 20 steps in an hour of one process, batches of 8, mixed adapters."""
-    with scratch_folder() as runs:
-        folders = _folders(runs, seed)[:num_adapters]
-        subjects = [load_subject(folder, _backbone()) for folder in folders]
-    rows = [
-        _request(subjects[n % num_adapters], n, num_frames=_CLIP_FRAMES, steps=_STEPS)
-        for n in range(NUM_SUBJECTS)
-    ]
-    started = time.perf_counter()
-    generate_batch(_backbone(), rows)
-    return 3600 * len(rows) / (time.perf_counter() - started)
