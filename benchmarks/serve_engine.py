@@ -124,3 +124,17 @@ def _batched(folders: Sequence[Path], num_clips: int) -> float:
     for start in range(0, num_clips, MAX_BATCH):
         generate_batch(proof_backbone(), rows[start : start + MAX_BATCH])
     return time.perf_counter() - started
+
+
+def clips_per_hour(seed: int, num_adapters: int) -> float:
+    """Clips of 9 frames and 20 steps in an hour of one process, batches of 8, mixed adapters."""
+    with scratch_folder() as runs:
+        folders = subject_folders(runs, seed)[:num_adapters]
+        subjects = [load_subject(folder, proof_backbone()) for folder in folders]
+    rows = [
+        preview_request(subjects[n % num_adapters], n, num_frames=_CLIP_FRAMES, steps=_STEPS)
+        for n in range(NUM_SUBJECTS)
+    ]
+    started = time.perf_counter()
+    generate_batch(proof_backbone(), rows)
+    return 3600 * len(rows) / (time.perf_counter() - started)
