@@ -278,10 +278,6 @@ class _Rank:
         self._started.parent.mkdir(parents=True, exist_ok=True)
         self._started.touch()
 
-    def on_published(self) -> None:
-        """Forget that it was started."""
-        self._started.unlink(missing_ok=True)
-
     def on_step(self, progress: Progress) -> None:
         """Report every so many updates."""
         if progress.step % self._config.log_every == 0 or progress.step == self._config.steps:
@@ -393,7 +389,6 @@ def _worker(arguments: Mapping[str, Any]) -> None:
             system=system.points,
         )
         drop_checkpoints(storage)
-        rank.on_published()
         shutil.rmtree(working, ignore_errors=True)
 
 
