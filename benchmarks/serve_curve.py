@@ -10,7 +10,6 @@ import os
 import platform
 import statistics
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from benchmarks.commands import ROOT, scratch_folder
-from benchmarks.serve_engine import preview_request, proof_backbone, subject_folders
+from benchmarks.serve_engine import proof_backbone, seconds_a_clip, subject_folders
 from dreambooth3d.artifacts.chart import line_chart
 from dreambooth3d.artifacts.key import publish_file
-from dreambooth3d.generate.generate import LoadedSubject, generate_batch, load_subject
+from dreambooth3d.generate.generate import load_subject
 
 BATCHES, FRAMES, ADAPTERS = (1, 2, 4, 8, 16), (1, 9, 17), (1, 2, 4, 8)
 
@@ -62,30 +61,18 @@ def measure(
     places = [(f, b, a) for f in frames for b in batches for a in adapters if a <= b]
     for num_frames in frames:
         # Reference latents are encoded once a size.
-        _seconds_a_clip(subjects[: max(adapters)], len(subjects), num_frames, steps=1, seed=seed)
+        seconds_a_clip(subjects[: max(adapters)], len(subjects), num_frames, steps=1, seed=seed)
     spent: dict[tuple[int, int, int], list[float]] = {place: [] for place in places}
     for _ in range(repeats):
         for place in places:
             num_frames, batch, distinct = place
             spent[place].append(
-                _seconds_a_clip(subjects[:distinct], batch, num_frames, steps=steps, seed=seed)
+                seconds_a_clip(subjects[:distinct], batch, num_frames, steps=steps, seed=seed)
             )
     return [
         Point(frames=f, batch=b, adapters=a, seconds=statistics.median(spent[f, b, a]))
         for f, b, a in places
     ]
-
-
-def _seconds_a_clip(
-    subjects: Sequence[LoadedSubject], batch: int, num_frames: int, *, steps: int, seed: int
-) -> float:
-    rows = [
-        preview_request(subjects[n % len(subjects)], seed + n, num_frames=num_frames, steps=steps)
-        for n in range(batch)
-    ]
-    started = time.perf_counter()
-    generate_batch(proof_backbone(), rows)
-    return (time.perf_counter() - started) / batch
 
 
 def gain(points: Sequence[Point], point: Point) -> float:

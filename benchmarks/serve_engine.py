@@ -126,15 +126,23 @@ def _batched(folders: Sequence[Path], num_clips: int) -> float:
     return time.perf_counter() - started
 
 
+def seconds_a_clip(
+    subjects: Sequence[LoadedSubject], batch: int, num_frames: int, *, steps: int, seed: int
+) -> float:
+    """Seconds for each clip of one mixed batch."""
+    rows = [
+        preview_request(subjects[n % len(subjects)], seed + n, num_frames=num_frames, steps=steps)
+        for n in range(batch)
+    ]
+    started = time.perf_counter()
+    generate_batch(proof_backbone(), rows)
+    return (time.perf_counter() - started) / batch
+
+
 def clips_per_hour(seed: int, num_adapters: int) -> float:
     """Clips of 9 frames and 20 steps in an hour of one process, batches of 8, mixed adapters."""
     with scratch_folder() as runs:
         folders = subject_folders(runs, seed)[:num_adapters]
         subjects = [load_subject(folder, proof_backbone()) for folder in folders]
-    rows = [
-        preview_request(subjects[n % num_adapters], n, num_frames=_CLIP_FRAMES, steps=_STEPS)
-        for n in range(NUM_SUBJECTS)
-    ]
-    started = time.perf_counter()
-    generate_batch(proof_backbone(), rows)
-    return 3600 * len(rows) / (time.perf_counter() - started)
+    spent = seconds_a_clip(subjects, NUM_SUBJECTS, _CLIP_FRAMES, steps=_STEPS, seed=0)
+    return 3600 / spent
