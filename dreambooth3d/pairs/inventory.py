@@ -30,11 +30,16 @@ class Inventory:
         starts: place of the first sample of every part, and behind the last one.
         subjects: hashes of whose picture a sample is.
         is_duplicate: whether a sample looks like one before it.
+        num_refused: records that were left out, of every part.
+        without_pairs: subjects of which no sample is left, and why: drops by reason, of every
+            source.
     """
 
     starts: tuple[int, ...]
     subjects: Hashes
     is_duplicate: NDArray[np.bool_]
+    num_refused: tuple[int, ...]
+    without_pairs: tuple[Mapping[str, Counter[str]], ...]
 
     def duplicates_of(self, part: int) -> list[int]:
         """Places, within part number `part`, of the samples that must go."""
@@ -55,19 +60,20 @@ def take_inventory(home: Place, blueprint: Blueprint, *, max_bad_fraction: float
         InputError: a subject would be trained on and held out.
     """
     counts: list[int] = []
+    num_refused: list[int] = []
     columns: list[Hashes] = [np.zeros((4, 0), dtype=np.uint64)]
     dropped: Counter[str] = Counter()
+    without_pairs: list[Mapping[str, Counter[str]]] = []
     for source in blueprint.sources:
-        first, own = len(counts), Counter[str]()
-        examples: dict[str, Refusal] = {}
+        first, fates = len(counts), _Fates()
         for record in part_records(home, blueprint, source):
             counts.append(len(record.samples))
+            num_refused.append(len(record.refused))
             columns.append(_columns(record, blueprint.rules))
-            for refusal in record.refused:
-                own[refusal.reason] += 1
-                examples.setdefault(refusal.reason, refusal)
-        require_usable(source.label, own, examples, sum(counts[first:]), max_bad_fraction)
-        dropped.update(own)
+            fates.add(record)
+        fates.require_usable(source.label, sum(counts[first:]), max_bad_fraction)
+        dropped.update(fates.dropped)
+        without_pairs.append(fates.without_pairs())
     target, reference, subjects, is_held_out = np.concatenate(columns, axis=1)
     if not len(target):
         raise UnusableError(
@@ -84,7 +90,36 @@ def take_inventory(home: Place, blueprint: Blueprint, *, max_bad_fraction: float
         is_duplicate=np.zeros(len(target), dtype=np.bool_)
         if bits < 0
         else near_duplicates(target, reference, max_distance=bits),
+        num_refused=tuple(num_refused),
+        without_pairs=tuple(without_pairs),
     )
+
+
+class _Fates:
+    """What became of the records of a source."""
+
+    def __init__(self) -> None:
+        self.dropped: Counter[str] = Counter()
+        self._examples: dict[str, Refusal] = {}
+        self._kept: set[str] = set()
+        self._lost: dict[str, Counter[str]] = {}
+
+    def add(self, record: PartRecord) -> None:
+        """Count those of one part."""
+        self._kept.update(note.subject for note in record.samples)
+        for refusal in record.refused:
+            self.dropped[refusal.reason] += 1
+            self._examples.setdefault(refusal.reason, refusal)
+            if refusal.subject:
+                self._lost.setdefault(refusal.subject, Counter())[refusal.reason] += 1
+
+    def require_usable(self, label: str, num_samples: int, max_bad_fraction: float) -> None:
+        """As `require_usable`."""
+        require_usable(label, self.dropped, self._examples, num_samples, max_bad_fraction)
+
+    def without_pairs(self) -> dict[str, Counter[str]]:
+        """Subjects of which nothing was kept, in the order of the source."""
+        return {subject: told for subject, told in self._lost.items() if subject not in self._kept}
 
 
 def require_usable(

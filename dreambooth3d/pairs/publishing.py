@@ -26,7 +26,7 @@ from dreambooth3d.artifacts.shard import (
 from dreambooth3d.pairs.blueprint import STAGE, Blueprint
 from dreambooth3d.pairs.croissant import ShardFile, croissant
 from dreambooth3d.pairs.finish import read_finished
-from dreambooth3d.pairs.inventory import Inventory, part_records
+from dreambooth3d.pairs.inventory import Inventory
 from dreambooth3d.pairs.parts import read_record
 from dreambooth3d.pairs.plan import PlannedSource
 from dreambooth3d.pairs.preview import (
@@ -56,6 +56,7 @@ class SourceResult:
         attributions: who must be named.
         dropped: records that were left out, by reason.
         num_subjects: whose pictures are in the corpus.
+        num_refused: records that were left out, of every part.
         examples: refused records to look at.
         without_pairs: subjects of which no pair is left, and why: drops by reason.
     """
@@ -67,6 +68,7 @@ class SourceResult:
     attributions: frozenset[str]
     dropped: Mapping[str, int]
     num_subjects: int
+    num_refused: tuple[int, ...]
     examples: tuple[Refusal, ...]
     without_pairs: Mapping[str, Counter[str]]
 
@@ -86,15 +88,20 @@ def gather_results(
 ) -> tuple[SourceResult, ...]:
     """Add up the records of all finished shards."""
     results, first = [], 0
-    for source in blueprint.sources:
+    for source, without_pairs in zip(blueprint.sources, inventory.without_pairs, strict=True):
         span = range(first, first + len(source.chunks))
-        results.append(_result(home, blueprint, source, inventory.num_subjects(span)))
+        results.append(_result(home, blueprint, source, inventory, span, without_pairs))
         first = span.stop
     return tuple(results)
 
 
 def _result(
-    home: Place, blueprint: Blueprint, source: PlannedSource, num_subjects: int
+    home: Place,
+    blueprint: Blueprint,
+    source: PlannedSource,
+    inventory: Inventory,
+    span: range,
+    without_pairs: Mapping[str, Counter[str]],
 ) -> SourceResult:
     shelf = home / blueprint.shelf_of(source)
     shards: list[ShardEntry] = []
@@ -105,7 +112,8 @@ def _result(
         licences.update(finished.num_by_licence)
         dropped.update(finished.dropped)
         names.update(finished.attributions)
-    refused = (refusal for _, refusal in _refused(home, blueprint, [source]))
+    num_refused = inventory.num_refused[span.start : span.stop]
+    refused = _refused(home, blueprint, source, num_refused)
     return SourceResult(
         source=source,
         shelf=shelf,
@@ -113,37 +121,30 @@ def _result(
         num_by_licence=licences,
         attributions=frozenset(names),
         dropped=dropped,
-        num_subjects=num_subjects,
+        num_subjects=inventory.num_subjects(span),
+        num_refused=num_refused,
         examples=first_of_each(refused, _DROPPED_SHOWN),
-        without_pairs=_without_pairs(home, blueprint, source),
+        without_pairs=without_pairs,
     )
 
 
-def _without_pairs(
-    home: Place, blueprint: Blueprint, source: PlannedSource
-) -> dict[str, Counter[str]]:
-    kept: set[str] = set()
-    lost: dict[str, Counter[str]] = {}
-    for record in part_records(home, blueprint, source):
-        kept.update(note.subject for note in record.samples)
-        for refusal in record.refused:
-            if refusal.subject:
-                lost.setdefault(refusal.subject, Counter())[refusal.reason] += 1
-    return {subject: reasons for subject, reasons in lost.items() if subject not in kept}
-
-
 def _refused(
-    home: Place, blueprint: Blueprint, sources: Sequence[PlannedSource]
-) -> Iterator[tuple[str, Refusal]]:
-    """Yield every record that is not in the corpus, read shard by shard."""
-    for source in sources:
-        parts, shelf = home / blueprint.parts_of(source), home / blueprint.shelf_of(source)
-        for plan in source.shards:
-            for part in plan.parts:
-                for refusal in read_record(parts, source.part_name(part)).refused:
-                    yield source.label, refusal
-            for refusal in read_finished(shelf, plan.name).duplicates:
-                yield source.label, refusal
+    home: Place, blueprint: Blueprint, source: PlannedSource, num_refused: Sequence[int]
+) -> Iterator[Refusal]:
+    """Yield every record that is not in the corpus, read shard by shard.
+
+    Args:
+        home: where the parts are.
+        blueprint: of the corpus.
+        source: one of its own.
+        num_refused: of each of its parts: one that refused nothing is not read again.
+    """
+    parts, shelf = home / blueprint.parts_of(source), home / blueprint.shelf_of(source)
+    for plan in source.shards:
+        for part in plan.parts:
+            if num_refused[part]:
+                yield from read_record(parts, source.part_name(part)).refused
+        yield from read_finished(shelf, plan.name).duplicates
 
 
 def publish_corpus(home: Place, blueprint: Blueprint, results: Sequence[SourceResult]) -> Manifest:
@@ -159,7 +160,11 @@ def publish_corpus(home: Place, blueprint: Blueprint, results: Sequence[SourceRe
         for name, data in files.items():
             (corpus / name).write_bytes(data)
         others = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-        lines = refusal_lines(_refused(home, blueprint, blueprint.sources))
+        lines = refusal_lines(
+            (result.source.label, refusal)
+            for result in results
+            for refusal in _refused(home, blueprint, result.source, result.num_refused)
+        )
         others[REFUSALS_NAME] = (corpus / REFUSALS_NAME).write_stream(lines)
         return write_corpus(
             corpus,

@@ -14,6 +14,7 @@ from dreambooth3d.errors import ConfigError
 from dreambooth3d.training.engine import Engine, TorchEngine, build_engine
 from dreambooth3d.training.loop import FitResult, Plan, fit, resume_point
 from dreambooth3d.training.settings import OptimConfig, OptimizerName
+from tests.training.groups import end_member
 from tests.training.test_loop import Line, batch
 
 OPTIM = OptimConfig(lr=0.05, schedule="cosine", warmup_steps=2, max_grad_norm=1.0)
@@ -134,8 +135,7 @@ def _rank(rank: int, folder: str) -> None:
     result = fit(engine, half, Plan(num_steps=12, optim=OPTIM, run_key="run"))
     if rank == 0:
         Path(folder, "losses.json").write_text(json.dumps(result.losses), encoding="utf-8")
-    distributed.barrier()
-    distributed.destroy_process_group()
+    end_member()
 
 
 def test_two_workers_train_as_one(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def _alone(rank: int, folder: str) -> None:
     store = Path(folder, "store")
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=1)
     train("zero2")
-    distributed.destroy_process_group()
+    end_member()
 
 
 def test_deepspeed_compiles_nothing_on_a_cpu(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from dreambooth3d.training.loop import FitResult, Plan, fit
 from dreambooth3d.training.settings import OptimConfig, Strategy
 from dreambooth3d.training.sharded import load_sharded, read_weight
 from dreambooth3d.training.task import AdapterTask, TrainBatch
+from tests.training.groups import end_member
 
 STEPS, BATCH, WORLD = 5, 4, 2
 OPTIM = OptimConfig(lr=1e-2, max_grad_norm=0.05)
@@ -103,8 +104,7 @@ def _rank(rank: int, folder: str) -> None:
     # Saved by two processes under ZeRO-3, for one that knows nothing of it.
     found["zero3"] = train("zero3", sharded, Path(folder, "checkpoints"), steps=STEPS - 2).losses
     Path(folder, f"rank-{rank}.json").write_text(json.dumps(found), encoding="utf-8")
-    distributed.barrier()
-    distributed.destroy_process_group()
+    end_member()
 
 
 @pytest.fixture(scope="module")
