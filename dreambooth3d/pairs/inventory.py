@@ -31,15 +31,15 @@ class Inventory:
         subjects: hashes of whose picture a sample is.
         is_duplicate: whether a sample looks like one before it.
         num_refused: records that were left out, of every part.
-        without_pairs: subjects of which no sample is left, and why: drops by reason, of every
-            source.
+        without_pairs: subjects of which no part has a sample, and why: drops by reason, by label
+            of the source.
     """
 
     starts: tuple[int, ...]
     subjects: Hashes
     is_duplicate: NDArray[np.bool_]
     num_refused: tuple[int, ...]
-    without_pairs: tuple[Mapping[str, Counter[str]], ...]
+    without_pairs: Mapping[str, Mapping[str, Counter[str]]]
 
     def duplicates_of(self, part: int) -> list[int]:
         """Places, within part number `part`, of the samples that must go."""
@@ -63,17 +63,17 @@ def take_inventory(home: Place, blueprint: Blueprint, *, max_bad_fraction: float
     num_refused: list[int] = []
     columns: list[Hashes] = [np.zeros((4, 0), dtype=np.uint64)]
     dropped: Counter[str] = Counter()
-    without_pairs: list[Mapping[str, Counter[str]]] = []
+    without_pairs: dict[str, Mapping[str, Counter[str]]] = {}
     for source in blueprint.sources:
-        first, fates = len(counts), _Fates()
+        fates = _Fates()
         for record in part_records(home, blueprint, source):
             counts.append(len(record.samples))
             num_refused.append(len(record.refused))
             columns.append(_columns(record, blueprint.rules))
             fates.add(record)
-        fates.require_usable(source.label, sum(counts[first:]), max_bad_fraction)
+        fates.require_usable(source.label, max_bad_fraction)
         dropped.update(fates.dropped)
-        without_pairs.append(fates.without_pairs())
+        without_pairs[source.label] = fates.without_pairs()
     target, reference, subjects, is_held_out = np.concatenate(columns, axis=1)
     if not len(target):
         raise UnusableError(
@@ -91,7 +91,7 @@ def take_inventory(home: Place, blueprint: Blueprint, *, max_bad_fraction: float
         if bits < 0
         else near_duplicates(target, reference, max_distance=bits),
         num_refused=tuple(num_refused),
-        without_pairs=tuple(without_pairs),
+        without_pairs=without_pairs,
     )
 
 
@@ -100,12 +100,14 @@ class _Fates:
 
     def __init__(self) -> None:
         self.dropped: Counter[str] = Counter()
+        self._num_samples = 0
         self._examples: dict[str, Refusal] = {}
         self._kept: set[str] = set()
         self._lost: dict[str, Counter[str]] = {}
 
     def add(self, record: PartRecord) -> None:
         """Count those of one part."""
+        self._num_samples += len(record.samples)
         self._kept.update(note.subject for note in record.samples)
         for refusal in record.refused:
             self.dropped[refusal.reason] += 1
@@ -113,43 +115,25 @@ class _Fates:
             if refusal.subject:
                 self._lost.setdefault(refusal.subject, Counter())[refusal.reason] += 1
 
-    def require_usable(self, label: str, num_samples: int, max_bad_fraction: float) -> None:
-        """As `require_usable`."""
-        require_usable(label, self.dropped, self._examples, num_samples, max_bad_fraction)
-
     def without_pairs(self) -> dict[str, Counter[str]]:
         """Subjects of which nothing was kept, in the order of the source."""
-        return {subject: told for subject, told in self._lost.items() if subject not in self._kept}
+        return {subject: why for subject, why in self._lost.items() if subject not in self._kept}
 
+    def require_usable(self, label: str, max_bad_fraction: float) -> None:
+        """Refuse a source of which more than a share of all records is broken.
 
-def require_usable(
-    label: str,
-    dropped: Counter[str],
-    examples: Mapping[str, Refusal],
-    num_samples: int,
-    max_bad_fraction: float,
-) -> None:
-    """Refuse a source of which too much is broken.
-
-    Args:
-        label: of the source.
-        dropped: its records that were left out, by reason.
-        examples: one of every reason.
-        num_samples: records that were kept.
-        max_bad_fraction: of all records that may be broken.
-
-    Raises:
-        UnusableError: says how much, and of what kind.
-    """
-    bad = Counter({reason: n for reason, n in dropped.items() if reason in BAD_REASONS})
-    num_records = num_samples + dropped.total()
-    if bad.total() > max_bad_fraction * num_records:
-        worst = examples[bad.most_common(1)[0][0]]
-        raise UnusableError(
-            f"source {label} must have at most {max_bad_fraction:.0%} broken records, "
-            f"got {bad.total()} of {num_records} ({told(bad)}), such as {worst.origin}: "
-            f"{worst.sentence}; correct the source, or --set max_bad_fraction=0.5"
-        )
+        Raises:
+            UnusableError: says how much, and of what kind.
+        """
+        bad = Counter({reason: n for reason, n in self.dropped.items() if reason in BAD_REASONS})
+        num_records = self._num_samples + self.dropped.total()
+        if bad.total() > max_bad_fraction * num_records:
+            worst = self._examples[bad.most_common(1)[0][0]]
+            raise UnusableError(
+                f"source {label} must have at most {max_bad_fraction:.0%} broken records, "
+                f"got {bad.total()} of {num_records} ({told(bad)}), such as {worst.origin}: "
+                f"{worst.sentence}; correct the source, or --set max_bad_fraction=0.5"
+            )
 
 
 def told(dropped: Counter[str]) -> str:

@@ -88,20 +88,15 @@ def gather_results(
 ) -> tuple[SourceResult, ...]:
     """Add up the records of all finished shards."""
     results, first = [], 0
-    for source, without_pairs in zip(blueprint.sources, inventory.without_pairs, strict=True):
+    for source in blueprint.sources:
         span = range(first, first + len(source.chunks))
-        results.append(_result(home, blueprint, source, inventory, span, without_pairs))
+        results.append(_result(home, blueprint, source, inventory, span))
         first = span.stop
     return tuple(results)
 
 
 def _result(
-    home: Place,
-    blueprint: Blueprint,
-    source: PlannedSource,
-    inventory: Inventory,
-    span: range,
-    without_pairs: Mapping[str, Counter[str]],
+    home: Place, blueprint: Blueprint, source: PlannedSource, inventory: Inventory, span: range
 ) -> SourceResult:
     shelf = home / blueprint.shelf_of(source)
     shards: list[ShardEntry] = []
@@ -124,7 +119,7 @@ def _result(
         num_subjects=inventory.num_subjects(span),
         num_refused=num_refused,
         examples=first_of_each(refused, _DROPPED_SHOWN),
-        without_pairs=without_pairs,
+        without_pairs=inventory.without_pairs[source.label],
     )
 
 
