@@ -16,6 +16,7 @@ EXAMPLES = (
     "python pipelines/evaluate.py",
     "python pipelines/evaluate.py --clips my/clips --adapters my/adapters",
     "python pipelines/evaluate.py --suite custombench --subjects bench/subjects --clips my/clips",
+    "python pipelines/evaluate.py --suite custombench --subjects bench --clips made --generate",
     "python pipelines/evaluate.py --suite backbone --seed 3 --rows background,class",
 )
 

@@ -1,6 +1,6 @@
 """Around a batch: the 3Dapter it starts from, the clips its table asks for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dreambooth3d.artifacts.adapter import find_adapter
@@ -81,3 +81,25 @@ def make_samples(
     batch = latest(out / "personalize", what="subject adapters", made_by="this command")
     orders = [(batch / "adapters" / subject, prompt) for subject, prompt in wanted]
     return generate.run(config, orders, out / "clips")
+
+
+def benchmark_orders(
+    subjects: Mapping[str, Subject], adapters: Mapping[str, Path]
+) -> list[generate.Order]:
+    """A clip for every prompt of every subject that has an adapter.
+
+    Raises:
+        InputError: no subject has an adapter, or one that has no prompt.
+    """
+    ready = {name: subject for name, subject in subjects.items() if name in adapters}
+    if not ready:
+        raise InputError(
+            f"adapters must be of the benchmark's subjects ({', '.join(subjects)}), got "
+            f"{', '.join(adapters) or 'none'}; personalize the subjects first"
+        )
+    if silent := [name for name, subject in ready.items() if not subject.prompts]:
+        raise InputError(
+            f"subjects must say which clips to make, got no prompts for {', '.join(silent)}; "
+            "write them into prompt.txt, one a line"
+        )
+    return [(adapters[name], prompt) for name, own in ready.items() for prompt in own.prompts]

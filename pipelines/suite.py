@@ -6,8 +6,11 @@ from pathlib import Path
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.evaluate import job
 from dreambooth3d.evaluate.config import BackboneSuiteConfig, BenchmarkConfig
-from dreambooth3d.evaluate.custombench import read_benchmark
+from dreambooth3d.evaluate.custombench import read_benchmark, read_benchmark_subjects
+from dreambooth3d.generate import job as generate
 from pipelines.cli import print_plan
+from pipelines.recipes import RECIPES, find_recipe
+from pipelines.samples import adapters_by_subject, adapters_in, benchmark_orders
 from pipelines.settings import apply_settings
 
 _BENCHMARK = "custombench"
@@ -22,6 +25,23 @@ def add_suite_arguments(command: argparse.ArgumentParser) -> None:
         help="backbone: prove this part; custombench: score --clips against --subjects",
     )
     command.add_argument("--subjects", type=Path, help="of custombench: folders <id>/references/")
+    command.add_argument(
+        "--generate",
+        metavar="RECIPE",
+        nargs="?",
+        const="tiny",
+        choices=tuple(RECIPES),
+        help="of custombench: first make the clips of the subjects' prompt.txt into --clips with "
+        "--adapters, by Ray Data actors and this recipe's settings (default: tiny)",
+    )
+    command.add_argument(
+        "--set-clips",
+        dest="clip_settings",
+        metavar="name=value",
+        action="append",
+        default=[],
+        help="change one setting of --generate; may be given again",
+    )
     command.add_argument("--seed", type=int, help="of the suite's scenes and noise (default: 0)")
     command.add_argument("--rows", help="rows of the suite, by comma (default: all)")
 
@@ -37,7 +57,7 @@ def run_suite(given: argparse.Namespace) -> int:
 
 
 def score_clips(given: argparse.Namespace) -> int:
-    """Score a folder of clips against a folder of subjects.
+    """Score a folder of clips against a folder of subjects, after making them when asked.
 
     Raises:
         ConfigError: a folder is not named, or an option does not go with this suite.
@@ -48,14 +68,16 @@ def score_clips(given: argparse.Namespace) -> int:
             "--suite custombench must come with --subjects DIR and --clips DIR, got one or none; "
             "add the folder of the subjects' references and that of the clips"
         )
-    if given.adapters or given.rows is not None:
+    if given.rows is not None or (given.adapters and not given.generate):
         raise ConfigError(
-            "--suite custombench must come without --adapters and --rows, got one of them; "
-            "leave it out"
+            "--suite custombench must come without --rows, and with --adapters only beside "
+            "--generate, got one of them; leave it out"
         )
     seed = [] if given.seed is None else [f"seed={given.seed}"]
     config = apply_settings(BenchmarkConfig(), [*seed, *given.settings])
     out = given.out / "custombench"
+    if given.generate and _make_clips(given):
+        return 0
     if given.dry_run:
         found = read_benchmark(given.subjects, given.clips)
         plan = {
@@ -70,6 +92,18 @@ def score_clips(given: argparse.Namespace) -> int:
     return 0
 
 
+def _make_clips(given: argparse.Namespace) -> bool:
+    """Make the clips that are to be scored; True when this was a dry run, which makes none."""
+    adapters = adapters_in(given.adapters) if given.adapters else adapters_by_subject(given.out)
+    orders = benchmark_orders(read_benchmark_subjects(given.subjects), adapters)
+    config = apply_settings(find_recipe(given.generate).generate, given.clip_settings)
+    if given.dry_run:
+        print_plan(config, generate.plan(config, orders, given.clips))
+        return True
+    generate.run_in_actors(config, orders, given.clips)
+    return False
+
+
 def prove_suite(given: argparse.Namespace) -> int:
     """Measure the rows of a suite; the exit code is 1 when one falls short.
 
@@ -77,10 +111,10 @@ def prove_suite(given: argparse.Namespace) -> int:
         ConfigError: an option does not go with a suite, or a row is unknown.
     """
     options = (given.settings, given.out != Path("runs"), given.clips, given.adapters)
-    if any(options) or given.subjects:
+    if any(options) or given.subjects or _asks_for_clips(given):
         raise ConfigError(
-            "--suite must come without --set, --out, --clips, --adapters and --subjects, got one "
-            "of them; its settings are part of the proof, its reports are in runs/evaluate"
+            f"--suite {given.suite} must come with --seed, --rows and --dry-run alone, got "
+            "another option; its settings are part of the proof, its reports are in runs/evaluate"
         )
     # Proofs are in the checkout, not in the installed package.
     from benchmarks import prove
@@ -109,7 +143,12 @@ def refuse_suite_options(given: argparse.Namespace) -> None:
         raise ConfigError(
             "--seed and --rows must come with --suite, got them without; add --suite backbone"
         )
-    if given.subjects is not None:
+    if given.subjects is not None or _asks_for_clips(given):
         raise ConfigError(
-            "--subjects must come with --suite custombench, got it without; add the suite"
+            "--subjects, --generate and --set-clips must come with --suite custombench, got one "
+            "without; add the suite"
         )
+
+
+def _asks_for_clips(given: argparse.Namespace) -> bool:
+    return given.generate is not None or bool(given.clip_settings)

@@ -53,7 +53,7 @@ def read_benchmark(subjects: Path, clips: Path) -> Benchmark:
         InputError: a folder is absent, a subject cannot be used, or no clip names a subject.
         ArtifactError: a JSON file is damaged.
     """
-    found = _read_subjects(subjects)
+    found = read_benchmark_subjects(subjects)
     if not clips.is_dir():
         raise InputError(f"--clips must be a folder, got nothing at {clips}; check the path")
     paths = sorted((p for p in clips.rglob("*") if _is_clip(p, clips)), key=natural_order)
@@ -81,7 +81,13 @@ def read_benchmark(subjects: Path, clips: Path) -> Benchmark:
     )
 
 
-def _read_subjects(folder: Path) -> dict[str, Subject]:
+def read_benchmark_subjects(folder: Path) -> dict[str, Subject]:
+    """Read the subjects alone, by id.
+
+    Raises:
+        InputError: the folder is absent or holds none, or one has no views.
+        ArtifactError: a JSON file is damaged.
+    """
     if not folder.is_dir():
         raise InputError(f"--subjects must be a folder, got nothing at {folder}; check the path")
     # The published archive has everything one level down.

@@ -1,5 +1,7 @@
-"""Make clips without a server: one process, one batch for prompts of equal shape."""
+"""Make clips without a server: batches of equal shape, in this process or in Ray Data actors."""
 
+import json
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -7,10 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import ray
+from ray.exceptions import RayError
+
 from dreambooth3d.artifacts.adapter import load_card
 from dreambooth3d.artifacts.clip import write_clip
 from dreambooth3d.artifacts.key import artifact_key
 from dreambooth3d.artifacts.settings import versioned_fields
+from dreambooth3d.errors import RunError
 from dreambooth3d.generate.config import GenerateConfig
 from dreambooth3d.generate.generate import (
     ClipRequest,
@@ -21,6 +27,7 @@ from dreambooth3d.generate.generate import (
 )
 from dreambooth3d.model.backbone import read_card
 from dreambooth3d.runtime.backbones import warm_backbone
+from dreambooth3d.runtime.session import last_line, num_cores, quiet_data_logs, ray_session
 
 STAGE, REVISION = "generate", 1
 _SAMPLER_SETTINGS = (
@@ -28,6 +35,8 @@ _SAMPLER_SETTINGS = (
 )  # fmt: skip
 # An adapter folder (None: the plain backbone) and a prompt.
 Order = tuple[Path | None, str]
+# The same with the order's index and the path of its clip.
+_Todo = tuple[Path | None, str, int, Path]
 
 
 def clip_path(
@@ -91,22 +100,90 @@ def run(
     report: Callable[[str], None] = print,
 ) -> list[Path]:
     """Make one clip for each (adapter folder, prompt); clips that exist are kept."""
-    check_adapters(config, orders)
-    places = indices(orders)
-    paths = [clip_path(config, *o, out, i) for o, i in zip(orders, places, strict=True)]
-    todo = [i for i, path in enumerate(paths) if not path.is_file()]
-    for path in [path for path in paths if path.is_file()]:
-        report(f"generate: {path} exists already, nothing to do")
+    paths, todo = _find_todo(config, orders, out, report)
     if todo:
-        _make(config, [(*orders[i], places[i], paths[i]) for i in todo], report)
+        _make(config, todo, report)
     return paths
 
 
-def _make(
+def run_in_actors(
     config: GenerateConfig,
-    todo: Sequence[tuple[Path | None, str, int, Path]],
-    report: Callable[[str], None],
-) -> None:
+    orders: Sequence[Order],
+    out: Path,
+    *,
+    report: Callable[[str], None] = print,
+) -> list[Path]:
+    """Make the same clips by Ray Data actors, one for each GPU or core with a backbone of its own.
+
+    On several nodes the adapters and `out` must be on storage that all of them share.
+
+    Raises:
+        RunError: a clip could not be made; those that are finished are kept.
+    """
+    paths, todo = _find_todo(config, orders, out, report)
+    if not todo:
+        return paths
+    with ray_session():
+        quiet_data_logs()
+        num_gpus = int(ray.cluster_resources().get("GPU", 0))
+        num_actors = min(num_gpus or num_cores(), len(todo))
+        share = min(config.batch_size, math.ceil(len(todo) / num_actors))
+        parts = [todo[start : start + share] for start in range(0, len(todo), share)]
+        rows = [{"orders": json.dumps(part, default=str)} for part in parts]
+        made = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            _Maker,
+            fn_constructor_kwargs={"config": config},
+            compute=ray.data.ActorPoolStrategy(size=min(num_actors, len(parts))),
+            num_gpus=1 if num_gpus else 0,
+        )
+        _follow(made, len(todo), report)
+    return paths
+
+
+class _Maker:
+    """An actor that makes clips with the one backbone it holds."""
+
+    def __init__(self, config: GenerateConfig) -> None:
+        self._config = config
+
+    def __call__(self, row: dict[str, str]) -> dict[str, int]:
+        todo = [
+            (None if adapter is None else Path(adapter), prompt, index, Path(path))
+            for adapter, prompt, index, path in json.loads(row["orders"])
+        ]
+        _make(self._config, todo, lambda line: None)
+        return {"num_clips": len(todo)}
+
+
+def _follow(made: ray.data.Dataset, total: int, report: Callable[[str], None]) -> None:
+    """Say how far the actors are; a failure of one is one sentence."""
+    started, done = time.monotonic(), 0
+    try:
+        for row in made.iter_rows():
+            done += row["num_clips"]
+            left = (time.monotonic() - started) / done * (total - done)
+            report(f"generate: {done}/{total} clips, eta {left:.0f} s")
+    except RayError as error:
+        raise RunError(
+            f"every clip must be made, got: {last_line(error)}; "
+            "run the same command again, finished clips are kept"
+        ) from error
+
+
+def _find_todo(
+    config: GenerateConfig, orders: Sequence[Order], out: Path, report: Callable[[str], None]
+) -> tuple[list[Path], list[_Todo]]:
+    """Name every clip, and list those that are not there yet."""
+    check_adapters(config, orders)
+    places = indices(orders)
+    paths = [clip_path(config, *o, out, i) for o, i in zip(orders, places, strict=True)]
+    for path in [path for path in paths if path.is_file()]:
+        report(f"generate: {path} exists already, nothing to do")
+    named = zip(orders, places, paths, strict=True)
+    return paths, [(*order, place, path) for order, place, path in named if not path.is_file()]
+
+
+def _make(config: GenerateConfig, todo: Sequence[_Todo], report: Callable[[str], None]) -> None:
     backbone = warm_backbone(config.backbone, config.precision)
     loaded = {
         adapter: load_subject(adapter, backbone)

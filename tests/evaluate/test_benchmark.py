@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.serve_subjects import add_subjects
 from dreambooth3d.artifacts.clip import count_frames, read_clip, stream_clip, write_clip
 from dreambooth3d.artifacts.subject import write_subject
-from dreambooth3d.errors import ArtifactError, ConfigError
+from dreambooth3d.errors import ArtifactError, ConfigError, InputError
 from dreambooth3d.evaluate.benchmark import score_benchmark
 from dreambooth3d.evaluate.clip_scoring import Subjects, score_clip, spread
 from dreambooth3d.evaluate.config import BenchmarkConfig
@@ -17,6 +18,7 @@ from dreambooth3d.evaluate.custombench import read_benchmark
 from dreambooth3d.evaluate.instruments import Instruments
 from dreambooth3d.evaluate.job import run_benchmark
 from dreambooth3d.evaluate.subject_ruler import build_ruler
+from dreambooth3d.model.backbone import load_backbone
 from dreambooth3d.scenes import make_scene, make_subject, reference_cameras, render_scene
 from dreambooth3d.scenes import render_view as render
 from pipelines import evaluate
@@ -133,16 +135,45 @@ def test_the_command_shows_its_plan(
     assert list(plan["plan"]["clips"].values()) == ["first", "second"]
 
 
+def test_the_command_plans_the_clips_of_the_subjects_prompts(
+    folders: tuple[Path, Path], miniature: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    subjects = folders[0]
+    add_subjects(tmp_path, 1, seed=1, backbone=load_backbone(str(miniature)))
+    adapters = tmp_path / "personalize" / "proof" / "adapters"
+    (adapters / "subject0").rename(adapters / "first")
+    given = [
+        "--suite", "custombench", "--subjects", str(subjects), "--clips", str(tmp_path / "made"),
+        "--adapters", str(adapters), "--dry-run", "--generate",
+        "--set-clips", f"backbone={miniature}", "--set-clips", "seed=5",
+    ]  # fmt: skip
+    with pytest.raises(InputError, match=r"no prompts for first; write them into prompt\.txt"):
+        evaluate.main(given)
+    (subjects / "first" / "prompt.txt").write_text("a sks mug\na video of a [sks mug] at sea\n")
+    assert evaluate.main(given) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["settings"]["seed"] == 5
+    assert [each["prompt"] for each in plan["plan"]["inputs"]] == [
+        "a sks mug", "a video of a [sks mug] at sea",
+    ]  # fmt: skip
+    (adapters / "first").rename(adapters / "other")
+    with pytest.raises(InputError, match=r"subjects \(first, second\), got other; personalize"):
+        evaluate.main(given)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--suite", "custombench"], "must come with --subjects DIR and --clips DIR"),
-        (["--subjects", "x"], "--subjects must come with --suite custombench"),
+        (["--subjects", "x"], "--subjects, --generate and --set-clips must come"),
         (
             ["--suite", "custombench", "--subjects", "x", "--clips", "y", "--rows", "z"],
-            "must come without --adapters and --rows",
+            "must come without --rows",
         ),
-        (["--suite", "backbone", "--subjects", "x"], "--suite must come without"),
+        (["--suite", "backbone", "--subjects", "x"], "must come with --seed, --rows"),
+        (["--suite", "backbone", "--generate"], "must come with --seed, --rows"),
+        (["--generate"], "--generate and --set-clips must come with"),
     ],
 )
 def test_options_that_do_nothing_are_refused(arguments: list[str], words: str) -> None:

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 
 from dreambooth3d.artifacts.adapter import Adapter, AdapterCard, save_adapter
-from dreambooth3d.errors import AdapterError, ConfigError, InputError
+from dreambooth3d.errors import AdapterError, ConfigError, InputError, RunError
+from dreambooth3d.generate import job
 from dreambooth3d.generate.config import GenerateConfig
 from dreambooth3d.generate.generate import (
     ClipRequest,
@@ -22,6 +23,7 @@ from dreambooth3d.generate.generate import (
 from dreambooth3d.model.backbone import Backbone, load_backbone
 from dreambooth3d.model.lora import LoraAdapter
 from dreambooth3d.model.names import to_peft
+from dreambooth3d.runtime.session import ray_session
 
 
 @pytest.fixture(scope="module")
@@ -210,3 +212,31 @@ def test_requests_take_the_backbones_defaults(backbone: Backbone) -> None:
     assert (made.seed, made.flow_shift) == (5, 3.0)
     with pytest.raises(ConfigError, match="steps must be at least 1"):
         GenerateConfig(steps=0)
+
+
+@pytest.mark.ray
+def test_actors_make_the_same_clips_and_keep_what_is_there(
+    backbone: Backbone, miniature: Path, tmp_path: Path
+) -> None:
+    orders: list[job.Order] = []
+    for seed, name in enumerate(("cup", "mug", "pot")):
+        folder = tmp_path / "adapters" / name
+        save_adapter(folder, adapter(backbone, seed, subject=name))
+        orders.append((folder, "a video of a sks mug"))
+    config = GenerateConfig(
+        backbone=str(miniature), num_frames=1, width=32, height=32, steps=2, batch_size=2
+    )
+    here = job.run(config, orders, tmp_path / "here")
+    said: list[str] = []
+    with ray_session():
+        there = job.run_in_actors(config, orders, tmp_path / "there", report=said.append)
+        assert [path.name for path in here] == [path.name for path in there]
+        assert [path.read_bytes() for path in here] == [path.read_bytes() for path in there]
+        assert said[-1].startswith("generate: 3/3 clips")
+        said.clear()
+        assert job.run_in_actors(config, orders, tmp_path / "there", report=said.append) == there
+        assert all("exists already" in line for line in said)
+        there[0].unlink()
+        (tmp_path / "adapters" / "cup" / "subject.safetensors").write_bytes(b"broken")
+        with pytest.raises(RunError, match=r"every clip must be made, got: .*run the same command"):
+            job.run_in_actors(config, orders, tmp_path / "there")

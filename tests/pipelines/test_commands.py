@@ -97,8 +97,8 @@ def test_help_has_the_common_arguments_and_examples(
     ("arguments", "sentence"),
     [
         (["--suite", "backbone", "--rows", "colour"], "--rows must be among real_background"),
-        (["--suite", "backbone", "--clips", "x"], "--suite must come without"),
-        (["--suite", "backbone", "--set", "frames=1"], "--suite must come without"),
+        (["--suite", "backbone", "--clips", "x"], "must come with --seed, --rows"),
+        (["--suite", "backbone", "--set", "frames=1"], "must come with --seed, --rows"),
         (["--rows", "color"], "--seed and --rows must come with --suite"),
         (["--adapters", "nowhere"], "--adapters must be a folder, got nothing at nowhere"),
     ],
