@@ -41,11 +41,11 @@ from dreambooth3d.pairs.records import Chunk, Source
 from dreambooth3d.pairs.scheduling import guided_tasks
 from dreambooth3d.pairs.unusable import publish_refusals, remove_refusals
 from dreambooth3d.runtime.session import (
+    keep_cores_busy,
     last_line,
     num_cores,
     quiet_data_logs,
     ray_session,
-    use_all_cores_at_once,
 )
 
 Report = Callable[[str], None]
@@ -125,7 +125,7 @@ def _build(config: PairsConfig, blueprint: Blueprint, home: Place, report: Repor
             report(f"pairs: {source.label}: {remark}")
     with ray_session():
         quiet_data_logs()
-        use_all_cores_at_once()
+        keep_cores_busy()
         _make_parts(config, blueprint, home, report)
         inventory = _inventory(config, blueprint, home, report)
         _finish_parts(config, blueprint, home, inventory, report)

@@ -1,7 +1,7 @@
 """How much work a Ray task gets: much at first, little at the end, so that all end together.
 
 Guided self-scheduling (Polychronopoulos and Kuck 1987). Between two tasks a worker waits for the
-driver, about a tenth of a second; what a task has finished is kept on disk, so a long one that is
+driver, some hundredths of a second; what a task has finished is kept on disk, so a long one that is
 lost costs no more than a short one.
 """
 

@@ -178,20 +178,19 @@ def _train(
             torch_config=TorchConfig(backend="nccl" if has_gpu else "gloo"),
         )
         try:
-            _fit(trainer, out / ".checkpoints" / key / _STOP_NAME, report)
+            was_stopped = _fit(trainer, out / ".checkpoints" / key / _STOP_NAME, report)
         except TrainingFailedError as error:
             raise RunError(
                 f"pretraining must finish, got: {last_line(error)}; "
                 "run the same command again to go on from the last checkpoint"
             ) from error
+    # The wish may have come in the last step.
+    if was_stopped and not (out / key).is_dir():
+        raise KeyboardInterrupt
 
 
-def _fit(trainer: TorchTrainer, stop: Path, report: Callable[[str], None]) -> None:
-    """Train; at Ctrl-C and SIGTERM the workers save and end first.
-
-    Raises:
-        KeyboardInterrupt: it was stopped before it was done.
-    """
+def _fit(trainer: TorchTrainer, stop: Path, report: Callable[[str], None]) -> bool:
+    """Train; at Ctrl-C and SIGTERM the workers save and end first. True when that was asked."""
     stop.unlink(missing_ok=True)
     # In a thread of its own: in the first one Ray Train takes Ctrl-C, and ends without saving.
     pool = ThreadPoolExecutor(1)
@@ -208,8 +207,7 @@ def _fit(trainer: TorchTrainer, stop: Path, report: Callable[[str], None]) -> No
         pool.shutdown(wait=False)
         was_asked = stop.is_file()
         stop.unlink(missing_ok=True)
-    if was_asked:
-        raise KeyboardInterrupt
+    return was_asked
 
 
 def _has_gpus(config: PretrainConfig) -> bool:
