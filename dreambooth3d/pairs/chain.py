@@ -35,6 +35,7 @@ from dreambooth3d.pairs.records import (
     Sample,
     SampleNote,
 )
+from dreambooth3d.pairs.refusals import side_by_side
 from dreambooth3d.pairs.safety import SafetyFilter
 from dreambooth3d.pairs.splits import Blocklist
 from dreambooth3d.vision.perceptual_hash import perceptual_hash
@@ -104,18 +105,20 @@ class Chain:
                 key=desk.key,
                 origin=record.origin,
                 reason=refused.reason,
-                sentence=str(refused),
-                picture=desk.picture,
+                sentence=desk.told(refused),
+                picture=desk.shown(),
                 subject=record.subject,
             )
 
     def _sample(self, record: RawPair, desk: "_Desk") -> Sample:
         self.blocklist.check(record.subject)
         opened = self._opened(record.target, "target", desk)
+        desk.part = ""
         # Before the objects are looked for, which takes a second.
         told = self._told_caption(record)
         target = self._target(opened, record, desk)
         reference = self._reference(record, desk)
+        desk.part = ""
         similarity = self._similarity(reference, target, desk)
         shown = frame_reference(reference, self.size, self.margin)
         square = frame_target(target, self.size)
@@ -145,6 +148,7 @@ class Chain:
         return found
 
     def _target(self, image: Image.Image, record: RawPair, desk: "_Desk") -> CutPicture:
+        desk.part = "target"
         is_judged = desk.is_under(self.quality) or desk.is_under(self.identity)
         found = cut_target(image, record.target_mask, self.segmenter, is_mask_needed=is_judged)
         self._check_quality(found, self.rules, desk)
@@ -152,7 +156,7 @@ class Chain:
 
     def _opened(self, picture: Picture, what: str, desk: "_Desk") -> Image.Image:
         # The other picture is not to blame when this one cannot be decoded.
-        desk.picture = None
+        desk.picture, desk.part = None, what
         image = desk.look_at(open_picture(picture, name=f"the {what}"))
         if desk.is_under(self.quality):
             require_size(image.width, image.height, self.rules)
@@ -171,7 +175,10 @@ class Chain:
         similarity = pair_similarity(
             one.image, other.image, reference_mask=one.mask_HW, target_mask=other.mask_HW
         )
+        # Nobody can judge a comparison by one of its pictures.
+        desk.pair = one.image, other.image
         self.limits.check(similarity)
+        desk.pair = None
         return similarity
 
     def _told_caption(self, record: RawPair) -> Caption | None:
@@ -190,12 +197,30 @@ class Chain:
 
 @dataclass(kw_only=True)
 class _Desk:
-    """What is known of the record at work, and the picture that was looked at last."""
+    """What is known of the record at work, and what of it was looked at last.
+
+    Attributes:
+        picture: seen last.
+        part: `reference` or `target` while one of them is at work.
+        pair: two pictures that are compared.
+    """
 
     key: str
     label: str
     is_photo: bool
     picture: Image.Image | None = None
+    part: str = ""
+    pair: tuple[Image.Image, Image.Image] | None = None
+
+    def told(self, refused: RefusedError) -> str:
+        """The sentence of a refusal, with the picture it is about."""
+        sentence = str(refused)
+        is_told = not self.part or f"the {self.part}" in sentence
+        return sentence if is_told else f"the {self.part}: {sentence}"
+
+    def shown(self) -> Image.Image | None:
+        """What people would look at."""
+        return self.picture if self.pair is None else side_by_side(*self.pair)
 
     def look_at(self, picture: Image.Image) -> Image.Image:
         self.picture = picture

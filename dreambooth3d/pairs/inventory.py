@@ -1,6 +1,7 @@
 """What all parts together hold, in corpus order, in a few bytes a sample."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -129,10 +130,13 @@ class _Fates:
         num_records = self._num_samples + self.dropped.total()
         if bad.total() > max_bad_fraction * num_records:
             worst = self._examples[bad.most_common(1)[0][0]]
+            # In hundredths, which the decimals of a share may just miss.
+            enough = math.ceil(100 * bad.total() / num_records) / 100
+            way = "" if enough == 1 else f", or --set max_bad_fraction={enough} to go on without"
             raise UnusableError(
                 f"source {label} must have at most {max_bad_fraction:.0%} broken records, "
                 f"got {bad.total()} of {num_records} ({told(bad)}), such as {worst.origin}: "
-                f"{worst.sentence}; correct the source, or --set max_bad_fraction=0.5"
+                f"{worst.sentence}; correct the source{way}"
             )
 
 

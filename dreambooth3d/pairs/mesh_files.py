@@ -20,6 +20,10 @@ from dreambooth3d.pairs.sources.origin import printable
 from dreambooth3d.vision.refusal import RefusedError
 
 MODEL_SUFFIXES = frozenset({".glb", ".gltf", ".obj"})
+# What other programs save and nothing here reads: said by name, not passed over.
+_FOREIGN_SUFFIXES = frozenset(
+    {".stl", ".ply", ".fbx", ".dae", ".3ds", ".blend", ".usd", ".usda", ".usdc", ".usdz", ".off"}
+)
 CONTAINER_SUFFIXES = frozenset({".sh3f", ".zip"})
 
 # What the zip module and its decompressors raise on damaged, locked or exotic members.
@@ -222,6 +226,12 @@ def require_models(models: Sequence[ModelFile], place: Place) -> None:
 
 def _suffix(name: str) -> str:
     return posixpath.splitext(name)[1].lower()
+
+
+def foreign_models(place: Place) -> list[str]:
+    """Names of models beside the others that are of a kind nobody here reads."""
+    names = PlaceFiles(place=place).names()
+    return [name for name in names if _suffix(name) in _FOREIGN_SUFFIXES]
 
 
 def _is_hidden(name: str) -> bool:

@@ -7,7 +7,7 @@ from dreambooth3d.artifacts.key import artifact_key
 from dreambooth3d.pairs.records import Chunk, Source
 
 # Raised when a source or an operator makes something else of the same input.
-PART_REVISION = 4
+PART_REVISION = 5
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from PIL import Image
 
-from dreambooth3d.artifacts.image import flatten
+from dreambooth3d.artifacts.image import flatten, letterbox
 from dreambooth3d.pairs.records import Rejected
 
 REFUSALS_NAME = "dropped.jsonl"
@@ -87,9 +87,17 @@ def first_of_each(refusals: Iterable[Refusal], most: int) -> tuple[Refusal, ...]
     return tuple(refusal for reason in reasons for refusal in shown.get(reason) or plain[reason])
 
 
+def side_by_side(one: Image.Image, other: Image.Image) -> Image.Image:
+    """Show two pictures that were compared in one, small."""
+    both = Image.new("RGB", (2 * _SIDE, _SIDE), "white")
+    for place, picture in enumerate((one, other)):
+        both.paste(letterbox(picture, (_SIDE, _SIDE)), (place * _SIDE, 0))
+    return both
+
+
 def _small_jpeg(picture: Image.Image) -> str:
     small = flatten(picture)
-    small.thumbnail((_SIDE, _SIDE))
+    small.thumbnail((2 * _SIDE, _SIDE))
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=80)
     return base64.b64encode(buffer.getvalue()).decode("ascii")

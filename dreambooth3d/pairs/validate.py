@@ -16,6 +16,12 @@ _AGAIN = "delete the folder and make the pairs again"
 
 def problems_in(corpus: Place) -> Iterator[str]:
     """Hash every file of a corpus, compare index and manifest; yield one sentence a problem."""
+    if not (corpus / MANIFEST_NAME).is_file() and (inside := _corpora_in(corpus)):
+        yield (
+            f"a corpus must have a {MANIFEST_NAME}, got none in {corpus}, which holds "
+            f"{', '.join(inside)}; name one of them"
+        )
+        return
     try:
         manifest = read_manifest(corpus)
         shards = shards_of(manifest, corpus)
@@ -35,6 +41,14 @@ def problems_in(corpus: Place) -> Iterator[str]:
     yield from _listing_problems(corpus, shards, sums)
     yield from _index_problems(corpus, shards)
     yield from _total_problems(manifest, shards)
+
+
+def _corpora_in(folder: Place) -> list[str]:
+    """Names of the corpora in a folder of this machine: what people name by mistake."""
+    home = folder.local_path
+    if home is None or not home.is_dir():
+        return []
+    return sorted(path.parent.name for path in home.glob(f"[!.]*/{MANIFEST_NAME}"))
 
 
 def _digests_of(shards: list[ShardEntry]) -> dict[str, str]:

@@ -136,6 +136,36 @@ def test_every_reason_is_counted_with_a_sentence(
     assert (made.picture is not None) == (reason not in NOTHING_TO_SEE)
 
 
+@pytest.mark.parametrize(
+    ("changes", "settings", "begins"),
+    [
+        ({"reference": png(object_photo(1, box=0.08))}, {}, "the reference: "),
+        ({"target": png(object_photo(1, (40, 30)))}, {}, "the target: "),
+        ({"reference": b""}, {}, "image must have content, got zero bytes in the reference;"),
+        ({}, {"safety": Refuses()}, "score must"),
+        ({"caption": " ", "class_noun": ""}, {}, "caption"),
+    ],
+)
+def test_a_refusal_says_which_picture_it_is_about(
+    changes: dict[str, Any], settings: dict[str, Any], begins: str
+) -> None:
+    made = run(photos(**changes), strict(**settings))
+    assert isinstance(made, Rejected)
+    assert made.sentence.startswith(begins)
+
+
+def test_pictures_that_were_compared_are_shown_beside_each_other() -> None:
+    limits = IdentityLimits(lowest=0.999, highest=1.0)
+    made = run(photos(), strict(identity="photos", limits=limits))
+    assert isinstance(made, Rejected)
+    assert made.picture is not None
+    halves = np.split(np.asarray(made.picture), 2, axis=1)
+    assert halves[0].shape == (160, 160, 3)
+    assert (halves[0] != halves[1]).any()
+    # Both hold a picture, not the white around it alone.
+    assert all((half < 200).any() for half in halves)
+
+
 def test_a_pair_that_passes_is_a_framed_reference_a_square_target_and_a_note() -> None:
     made = sample_of(photos(licence="CC-BY-4.0", attribution="Ada"), strict())
     pair = decode_pair(made.note.key, made.members)

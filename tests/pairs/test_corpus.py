@@ -175,6 +175,10 @@ def test_splits_part_subjects(tmp_path: Path) -> None:
     assert isinstance(splits, dict)
     assert splits == {s: len(PairCorpus.open(folder, split=s)) for s in ("held_out", "train")}
     assert list(problems_in(Place.parse(str(folder)))) == []
+    (told,) = problems_in(Place.parse(str(folder.parent)))
+    assert told.endswith(
+        f"got none in {folder.parent}, which holds {folder.name}; name one of them"
+    )
 
 
 def test_what_was_held_out_once_is_never_trained_on(tmp_path: Path) -> None:

@@ -55,7 +55,11 @@ def read_caption(file: Place) -> str:
     """
     caption = " ".join(_read_text(file, "bad_caption").split())
     if not caption:
-        raise RefusedError("bad_caption", "caption beside a photo must have words, got none")
+        raise RefusedError(
+            "bad_caption",
+            f"caption beside a photo must have words, got none in {file.name}; "
+            "write some, or delete it",
+        )
     return caption
 
 
@@ -69,7 +73,8 @@ def read_prompts(file: Place, *, num_photos: int, class_noun: str) -> tuple[str,
     if len(lines) != num_photos:
         raise RefusedError(
             "bad_caption",
-            f"prompts must be one line a photo, got {len(lines)} for {num_photos} photos",
+            f"prompts must be one line a photo, got {len(lines)} for {num_photos} photos in "
+            f"{file.name}; add or remove lines",
         )
     try:
         parts = [parse_prompt(line.strip()) for line in lines]

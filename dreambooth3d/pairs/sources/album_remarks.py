@@ -15,9 +15,15 @@ def remarks_on(albums: Sequence[Album], used: frozenset[str], num_pairs: int) ->
         used: names of the photos that are in a pair.
         num_pairs: of all albums.
     """
-    pictures = {name for album in albums for name in (*album.photos, *album.references)}
+    pictures = {name for album in albums for name in _pictures_of(album)}
     yield f"objects {len(albums)}, pictures {len(pictures)}, pairs {num_pairs}"
-    if idle := sorted(pictures - used):
+    single = {name for album in albums if len(own := _pictures_of(album)) == 1 for name in own}
+    if single:
+        yield (
+            f"objects with one picture {len(single)}, such as {printable(min(single))}: add "
+            "photos, or they count as broken"
+        )
+    if idle := sorted(pictures - used - single):
         such = printable(idle[0])
         yield f"pictures in no pair {len(idle)}, such as {such}: raise pairs_per_subject"
     if nameless := [album.subject for album in albums if _is_nameless(album)]:
@@ -45,6 +51,10 @@ def remarks_on_rows(problems: Sequence[Problem]) -> Iterator[str]:
             f"problems of rows {len(problems)}, such as row {first.row} (line {first.line}): "
             f"{first.sentence}"
         )
+
+
+def _pictures_of(album: Album) -> frozenset[str]:
+    return frozenset({*album.photos, *album.references})
 
 
 def _is_nameless(album: Album) -> bool:

@@ -1,8 +1,9 @@
 """Albums: the photos of one object, found in a listing of files or in a CSV of subjects."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 from dreambooth3d.artifacts.catalogue import read_subjects_csv
@@ -104,7 +105,14 @@ def read_albums(table: Path) -> tuple[tuple[Album, ...], tuple[Problem, ...]]:
         home = _home_of(photos[0])[0]
         album = _album(home, gathered, subject.id, lambda name: (table.parent / name).is_file())
         albums.append(replace(album, class_noun=subject.class_noun))
-    return tuple(albums), found.problems
+    return tuple(albums), tuple(_by_row(found.problems))
+
+
+def _by_row(problems: Iterable[Problem]) -> Iterator[Problem]:
+    """Join the problems of a row: it is one record, however much is wrong with it."""
+    for _, group in groupby(problems, key=lambda problem: (problem.row, problem.line)):
+        first, *more = group
+        yield replace(first, sentence="; ".join([first.sentence, *(p.sentence for p in more)]))
 
 
 def is_picture_name(name: str) -> bool:
@@ -141,7 +149,9 @@ def _album(home: str, found: _Gathered, subject: str, exists: Callable[[str], bo
         references=pictures.get(_REFERENCES) or photos,
         is_clean_only=bool(photos) and not own,
         foreign=_ordered(found.foreign),
-        metadata=kept(_below(home, "metadata.json")),
+        # Beside the photos, or among them.
+        metadata=kept(_below(home, "metadata.json"))
+        or kept(_below(home, f"{_IMAGES}/metadata.json")),
         prompts=kept(_below(home, "prompt.txt")),
     )
 

@@ -16,6 +16,7 @@ from dreambooth3d.pairs.mesh_backgrounds import list_backgrounds
 from dreambooth3d.pairs.mesh_catalogue import Entry, entry_of, read_catalogue, read_properties
 from dreambooth3d.pairs.mesh_files import (
     ModelFile,
+    foreign_models,
     list_models,
     open_files,
     require_models,
@@ -101,13 +102,18 @@ class MeshesSource:
         """Tell of models that nobody has named."""
         models = _described(self.place)
         nameless = [printable(words(model["file"])) for model in models if not model["name"]]
-        if not nameless:
-            return (f"models {len(models)}",)
-        return (
-            f"models {len(models)}",
-            f"models without a name {len(nameless)}, such as {nameless[0]}: name their files, or "
-            "list them in catalogue.csv, or their pairs are left out",
-        )
+        told = [f"models {len(models)}"]
+        if foreign := foreign_models(self.place):
+            told.append(
+                f"models that are not read {len(foreign)}, such as {printable(foreign[0])}: "
+                "export them as GLB or OBJ, or they are left out"
+            )
+        if nameless:
+            told.append(
+                f"models without a name {len(nameless)}, such as {nameless[0]}: name their files, "
+                "or list them in catalogue.csv, or their pairs are left out"
+            )
+        return told
 
     def read(self, chunk: Chunk) -> Iterator[Record]:
         """Render the pairs of a chunk's models.

@@ -190,7 +190,9 @@ def _require(sample: TarSample, setting: str) -> bytes:
     if data is None:
         found = ", ".join(map(printable, sample.extensions)) or "none"
         raise RefusedError(
-            "missing_member", f"sample must have the member {setting}, got {found[:200]}"
+            "missing_member",
+            f"sample must have the member {setting}, got {found[:200]}; name what yours have "
+            "with --set source_settings=webdataset.reference=..., or .target or .caption",
         )
     return data
 

@@ -108,6 +108,21 @@ def test_remarks_tell_what_gives_nothing(tmp_path: Path) -> None:
     assert found[3].startswith("objects with clean views alone 1, such as cup")
     (quiet,) = source_of(tmp_path / "mug", pairs_per_subject=20).remarks()
     assert quiet == "objects 1, pictures 5, pairs 20"
+    photo(tmp_path / "mug" / "lid" / "1.png", 30)
+    told = source_of(tmp_path / "mug", pairs_per_subject=20).remarks()
+    assert told[1] == (
+        "objects with one picture 1, such as lid/1.png: add photos, or they count as broken"
+    )
+    assert len(told) == 2
+
+
+def test_metadata_among_the_photos_counts(tmp_path: Path) -> None:
+    for number in range(2):
+        photo(tmp_path / "b1" / "images" / f"{number}.png", number)
+    notes = '{"class_noun": "plush bear", "licence": "CC0-1.0"}'
+    (tmp_path / "b1" / "images" / "metadata.json").write_text(notes)
+    pair = pairs_of(source_of(tmp_path))[0]
+    assert (pair.class_noun, pair.licence) == ("plush bear", "CC0-1.0")
 
 
 def test_one_subject_folder_is_a_source_too(tmp_path: Path) -> None:
@@ -141,7 +156,7 @@ def test_a_csv_lists_subjects_and_its_bad_rows_are_counted(tmp_path: Path) -> No
     table.write_text(
         "subject,class_noun,images\n"
         "my-mug,mug,../photos/mug\n"
-        "gone,thing,../photos/nowhere\n"
+        "g/ne,thing,../photos/nowhere\n"
         "my-shoe,shoe,../photos/shoe/*.png\n"
     )
     *pairs, bad = read_all(source_of(table))
@@ -154,7 +169,9 @@ def test_a_csv_lists_subjects_and_its_bad_rows_are_counted(tmp_path: Path) -> No
     assert isinstance(bad, Rejected)
     assert bad.reason == "bad_row"
     assert bad.origin == "row 2 (line 3)"
+    # One record, however much is wrong with it.
     assert "images must be a folder" in bad.sentence
+    assert "subject must be 1 to 64 letters" in bad.sentence
     first = source_of(table).fingerprint()
     text = table.read_text()
     table.write_text(

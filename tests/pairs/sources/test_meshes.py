@@ -149,6 +149,16 @@ def test_the_same_settings_give_the_same_bytes_in_any_order(folder: Path) -> Non
     assert digest(read_all(replace(meshes, seed=1))) != digest(read_all(meshes))
 
 
+def test_remarks_tell_of_models_that_are_not_read(folder: Path) -> None:
+    assert len(source(folder).remarks()) == 1
+    (folder / "cone.STL").write_bytes(b"solid")
+    (folder / "notes.txt").write_bytes(b"")
+    assert source(folder).remarks()[1] == (
+        "models that are not read 1, such as cone.STL: export them as GLB or OBJ, or they are "
+        "left out"
+    )
+
+
 def test_more_models_leave_the_pairs_of_others_alone(folder: Path) -> None:
     before = {pair.key: digest([pair]) for pair in pairs_of(read_all(source(folder)))}
     (folder / "a_ball.glb").write_bytes(box_glb())
