@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 
 from dreambooth3d.artifacts.pairs import read_manifest, shards_of
@@ -47,7 +48,11 @@ def print_problems(corpus: str) -> int:
 def without_keys(config: PairsConfig) -> PairsConfig:
     """Return the settings as they may be printed: a URL can hold keys."""
 
-    def hidden(text: str) -> str:
-        return hide_keys(text, text.partition(":")[2])
+    def hidden(texts: Iterable[str], mark: str) -> tuple[str, ...]:
+        return tuple(hide_keys(text, text.partition(mark)[2]) for text in texts)
 
-    return replace(config, sources=tuple(map(hidden, config.sources)))
+    return replace(
+        config,
+        sources=hidden(config.sources, ":"),
+        source_settings=hidden(config.source_settings, "="),
+    )

@@ -175,6 +175,9 @@ def _eight_bit(image: Image.Image, name: str) -> Image.Image:
         # Pillow's own conversion clips at 255 instead of scaling.
         gray = np.clip(np.asarray(image).astype(np.float64), 0, 65535) / 257
         result = Image.fromarray(np.rint(gray).astype(np.uint8)).convert("RGB")
+        if isinstance(clear := image.info.get("transparency"), int):
+            alpha = np.where(np.asarray(image) == clear, 0, 255).astype(np.uint8)
+            result.putalpha(Image.fromarray(alpha))
     elif image.mode in _ALPHA_MODES or "transparency" in image.info:
         result = image.convert("RGBA")
     elif image.mode in _OPAQUE_MODES:

@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO, cast
@@ -42,7 +42,7 @@ class PlacedFile:
     mtime_ns: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Place:
     """A folder or a file; holds no connection, so workers can have copies.
 
@@ -53,7 +53,7 @@ class Place:
         path: within the store; absolute on this machine.
     """
 
-    store: str = field(default="", repr=False)
+    store: str = ""
     path: str
 
     @classmethod
@@ -88,10 +88,16 @@ class Place:
     def __str__(self) -> str:
         return self.url
 
+    def __repr__(self) -> str:
+        return f"Place({self.url})"
+
     @property
     def url(self) -> str:
         """What people call it: without keys and options."""
-        return f"{self.store.partition('://')[0]}://{self.path}" if self.store else self.path
+        if not self.store or "://" in self.path:
+            # Some file systems take the whole URL for the path.
+            return hide_keys(self.path, self.path)
+        return f"{self.store.partition('://')[0]}://{self.path}"
 
     @property
     def name(self) -> str:
@@ -102,6 +108,11 @@ class Place:
     def parent(self) -> "Place":
         """The folder this is in."""
         return Place(store=self.store, path=self.path.rpartition("/")[0] or "/")
+
+    def is_within(self, other: "Place") -> bool:
+        """Whether this is the other place, or below it."""
+        home = other.path.rstrip("/")
+        return self.store == other.store and f"{self.path.rstrip('/')}/".startswith(f"{home}/")
 
     @property
     def local_path(self) -> Path | None:

@@ -104,10 +104,21 @@ def _hub_failures(store: str) -> tuple[type[BaseException], ...]:
 
 def hide_keys(text: str, url: str) -> str:
     """Replace the keys that a URL holds wherever they stand in a text."""
-    keys, mark, _ = urlsplit(url).netloc.rpartition("@")
-    if not mark:
-        return text
-    for part in sorted({keys, *keys.split(":", 1)}, key=len, reverse=True):
+    for part in sorted(_keys_of(url), key=len, reverse=True):
         for spelling in (part, unquote(part)):
             text = text.replace(spelling, "***") if spelling else text
     return text
+
+
+def _keys_of(url: str) -> set[str]:
+    parts = urlsplit(url)
+    keys, mark, _ = parts.netloc.rpartition("@")
+    found = {keys, *keys.split(":", 1)} if mark else set()
+    name, mark, port = parts.netloc.rpartition(":")
+    if mark and not found and not port.isdigit():
+        # A key whose @ was forgotten: no port has letters.
+        found = {name, port}
+    if parts.scheme in ("http", "https"):
+        # Of a web address the query is not ours: it may be a token.
+        found.add(parts.query)
+    return found

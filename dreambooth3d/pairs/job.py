@@ -24,7 +24,7 @@ from dreambooth3d.artifacts.manifest import MANIFEST_NAME, Manifest
 from dreambooth3d.artifacts.pairs import read_manifest
 from dreambooth3d.artifacts.place import Place
 from dreambooth3d.artifacts.shard import BLANK_NAME
-from dreambooth3d.errors import RunError, UnusableError
+from dreambooth3d.errors import InputError, RunError, UnusableError
 from dreambooth3d.pairs.blueprint import Blueprint, draw_blueprint
 from dreambooth3d.pairs.config import PairsConfig
 from dreambooth3d.pairs.encoding import Encoder, Encoding
@@ -63,8 +63,10 @@ _SLOW = 64
 
 def plan(config: PairsConfig, out: Path | str) -> dict[str, Any]:
     """Say what `run` would do, without doing it."""
+    home = Place.parse(str(out))
+    _require_home(config, home)
     blueprint = draw_blueprint(config)
-    final = Place.parse(str(out)) / blueprint.key
+    final = home / blueprint.key
     num_records = sum(source.num_records for source in blueprint.sources)
     return {
         "inputs": {
@@ -93,12 +95,14 @@ def run(config: PairsConfig, out: Path | str, *, report: Report = print) -> Mani
         InputError: a source cannot be used, or too much of it is broken.
         RunError: a worker failed; the same command goes on from what is finished.
     """
-    blueprint, home = draw_blueprint(config), Place.parse(str(out))
+    home = Place.parse(str(out))
+    _require_home(config, home)
+    blueprint = draw_blueprint(config)
     final = home / blueprint.key
     if (final / MANIFEST_NAME).is_file():
         # Nothing is written, so a finished corpus may be read-only.
         report(f"pairs {blueprint.key}: already built, nothing to do")
-        return _pointed_at(home, blueprint.key)
+        return _pointed_at(home, blueprint.key, report)
     with _alone(home, blueprint.key):
         if (final / MANIFEST_NAME).is_file():
             report(f"pairs {blueprint.key}: already built, nothing to do")
@@ -109,13 +113,37 @@ def run(config: PairsConfig, out: Path | str, *, report: Report = print) -> Mani
                 f"pairs {blueprint.key}: {outputs['num_samples']} pairs at {final}; "
                 f"look at them in {PREVIEW_NAME}"
             )
-    return _pointed_at(home, blueprint.key)
+    return _pointed_at(home, blueprint.key, report)
 
 
-def _pointed_at(home: Place, key: str) -> Manifest:
+def _require_home(config: PairsConfig, home: Place) -> None:
+    """Refuse a place for corpora that workers cannot reach, or that a source would read again.
+
+    Raises:
+        InputError: says which.
+    """
+    if home.store.startswith("memory:"):
+        raise InputError(
+            f"corpora must be where all workers reach them, got {home}, which is of one process; "
+            "use a folder or an object store"
+        )
+    for text in config.sources:
+        url = text.partition(":")[2]
+        if url and home.is_within(source := Place.parse(url)):
+            raise InputError(
+                f"corpora must lie outside of what they are made from, got {home} in {source}: "
+                "the next run would read its own corpus; name another place with --to"
+            )
+
+
+def _pointed_at(home: Place, key: str, report: Report) -> Manifest:
     """Make a corpus the latest, and read what it is."""
     if home.local_path is not None and latest_key(home.local_path) != key:
-        point_latest(home.local_path, key)
+        try:
+            point_latest(home.local_path, key)
+        except OSError as error:
+            # A finished corpus is one, wherever it lies.
+            report(f"pairs {key}: not made the latest in {home}, which cannot be written ({error})")
     return read_manifest(home / key)
 
 

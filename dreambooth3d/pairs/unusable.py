@@ -50,8 +50,10 @@ def remove_refusals(folder: Place) -> None:
     for name in (REFUSALS_NAME, PREVIEW_NAME):
         if (folder / name).is_file():
             (folder / name).delete()
-    if folder.local_path is not None and folder.local_path.is_dir():
-        folder.local_path.rmdir()
+    home = folder.local_path
+    # What somebody else put there stays.
+    if home is not None and home.is_dir() and not any(home.iterdir()):
+        home.rmdir()
 
 
 def _totals(home: Place, blueprint: Blueprint, source: PlannedSource) -> SourceTotals:

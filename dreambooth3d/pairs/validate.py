@@ -7,10 +7,13 @@ from collections.abc import Iterator, Mapping
 from dreambooth3d.artifacts.manifest import MANIFEST_NAME, Manifest
 from dreambooth3d.artifacts.pairs import SUMS_NAME, read_index, read_manifest, shards_of
 from dreambooth3d.artifacts.place import Place
-from dreambooth3d.artifacts.shard import ShardEntry, damaged_samples, index_name
+from dreambooth3d.artifacts.shard import BLANK_NAME, ShardEntry, damaged_samples, index_name
 from dreambooth3d.errors import ArtifactError
+from dreambooth3d.pairs.publishing import CROISSANT_NAME, PREVIEW_NAME
+from dreambooth3d.pairs.refusals import REFUSALS_NAME
 
 _LINE = re.compile(r"([0-9a-f]{64})  ([^/\0]+)")
+_BESIDE_SHARDS = frozenset({PREVIEW_NAME, CROISSANT_NAME, REFUSALS_NAME, BLANK_NAME})
 _AGAIN = "delete the folder and make the pairs again"
 
 
@@ -68,7 +71,8 @@ def _read_sums(corpus: Place) -> dict[str, str]:
     if not place.is_file():
         raise ArtifactError(f"corpus must have a {SUMS_NAME}, got none in {corpus}; {_AGAIN}")
     sums = {}
-    for line in place.read_bytes().decode("utf-8", "replace").splitlines():
+    # By line feeds alone: other ends of a line are damage.
+    for line in place.read_bytes().decode("utf-8", "replace").removesuffix("\n").split("\n"):
         match = _LINE.fullmatch(line)
         if match is None:
             raise ArtifactError(
@@ -107,11 +111,13 @@ def _listing_problems(
     corpus: Place, shards: list[ShardEntry], sums: Mapping[str, str]
 ) -> Iterator[str]:
     """A file that one list has and another has not."""
+    files = {file.name for file in corpus.list()}
     expected = {MANIFEST_NAME} | {n for s in shards for n in (s.name, index_name(s.name))}
+    expected |= files & _BESIDE_SHARDS
     for name in sorted(expected - set(sums)):
         yield f"file {name} must be listed in {corpus / SUMS_NAME}, got no line; {_AGAIN}"
     tars = {name for name in sums if name.endswith(".tar")}
-    present = {file.name for file in corpus.list() if file.name.endswith(".tar")}
+    present = {name for name in files if name.endswith(".tar")}
     for name in sorted((tars | present) - {shard.name for shard in shards}):
         yield f"shard {corpus / name} must be in the manifest, got none of that name; remove it"
 

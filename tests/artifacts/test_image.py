@@ -215,6 +215,15 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, suffix: str) -> Non
     np.testing.assert_array_equal(np.asarray(image)[0, :, 1], np.arange(256))
 
 
+def test_sixteen_bits_may_have_a_clear_colour(tmp_path: Path) -> None:
+    gray = np.full((4, 4), 40_000, np.uint16)
+    gray[:, 2:] = 17
+    path = saved(tmp_path / "a.png", Image.fromarray(gray), transparency=17)
+    image = read_image(path)
+    assert image.mode == "RGBA"
+    assert np.asarray(image)[0, :, 3].tolist() == [255, 255, 0, 0]
+
+
 def test_float_tiff_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.tiff", Image.fromarray(np.zeros((4, 4), np.float32)))
     assert_refused(path, "must have 8 or 16 bits a channel .* got mode F")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dreambooth3d.artifacts.place import Place, PlacedFile
+from dreambooth3d.artifacts.store import hide_keys
 from dreambooth3d.errors import ArtifactError, InputError
 from tests.s3_server import SECRET_KEY, s3_url
 
@@ -223,6 +224,30 @@ def test_keys_are_never_shown(address: str, tmp_path: Path) -> None:
     assert SECRET_KEY not in str(caught.value)
     with pytest.raises(ArtifactError, match="must be writable"):
         (wrong / "x").write_bytes(b"x")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["http://bob:v3ry@host/bg/", "http://host/bg/?token=v3ry"],
+)
+def test_keys_of_web_addresses_are_never_shown(text: str) -> None:
+    place = Place.parse(text)
+    shown = f"{place} {place!r} {place.url} {place / 'x'}"
+    assert "v3ry" not in shown
+    assert "://" not in place.url.partition("://")[2]
+
+
+def test_a_key_without_its_mark_is_a_key() -> None:
+    assert hide_keys("s3://bob:v3ry is wrong", "s3://bob:v3ry") == "s3://***:*** is wrong"
+    assert hide_keys("s3://host:9000/x", "s3://host:9000/x") == "s3://host:9000/x"
+
+
+def test_what_is_below_a_place() -> None:
+    home = Place.parse("/data/photos")
+    assert (home / "x").is_within(home)
+    assert home.is_within(home)
+    assert not Place.parse("/data/photos2").is_within(home)
+    assert not home.is_within(home / "x")
 
 
 def test_the_environment_is_left_as_it_was(address: str) -> None:

@@ -307,6 +307,20 @@ def test_a_wrong_sum_is_not_blamed_on_the_shard(tmp_path: Path) -> None:
     assert found.startswith("line of scenes-000001.tar in ")
 
 
+def test_sums_hold_every_file_and_end_lines_as_they_were_written(tmp_path: Path) -> None:
+    folder, _ = build_here(SCENES, tmp_path)
+    sums = folder / "SHA256SUMS"
+    whole = sums.read_bytes()
+    sums.unlink()
+    sums.write_bytes(whole.replace(b"\n", b"\x0b", 1))
+    found = list(problems_in(Place.parse(str(folder))))
+    assert any(sentence.startswith("file croissant.json must be listed in") for sentence in found)
+    kept = [line for line in whole.splitlines(keepends=True) if b"preview.html" not in line]
+    sums.write_bytes(b"".join(kept))
+    (told,) = problems_in(Place.parse(str(folder)))
+    assert told.startswith("file preview.html must be listed in")
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -78,6 +78,15 @@ def test_a_broken_source_is_one_sentence(config: PairsConfig, tmp_path: Path) ->
         run(replace(config, max_bad_fraction=0.0), tmp_path)
 
 
+def test_a_place_that_cannot_hold_corpora_is_refused(config: PairsConfig, tmp_path: Path) -> None:
+    inside = tmp_path / "album" / "pairs"
+    with pytest.raises(InputError, match=r"corpora must lie outside .* name another place"):
+        job.run(replace(config, sources=(f"captures:{tmp_path / 'album'}",)), inside)
+    with pytest.raises(InputError, match="corpora must be where all workers reach them"):
+        job.plan(config, "memory://pairs")
+    assert not inside.exists()
+
+
 def test_latents_come_from_actors_and_are_those_of_one_process(
     config: PairsConfig, tmp_path: Path, miniature: Path
 ) -> None:

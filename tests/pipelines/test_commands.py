@@ -135,7 +135,10 @@ def test_sources_are_given_one_by_one_and_keys_are_not_shown(
     found = json.loads(capsys.readouterr().out)
     assert list(found["plan"]["inputs"]) == ["scenes", "captures"]
     assert found["plan"]["artifact"].startswith(str(tmp_path / "corpora"))
-    secret = PairsConfig(sources=("captures:s3://key:secret@bucket/photos",))
+    secret = PairsConfig(
+        sources=("captures:s3://key:secret@bucket/photos", "meshes:s3://key:secret"),
+        source_settings=("meshes.backgrounds=http://bob:secret@host/bg/",),
+    )
     assert "secret" not in str(without_keys(secret))
 
 
