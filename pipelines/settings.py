@@ -52,5 +52,16 @@ def _parse(name: str, text: str, kind: Any) -> Any:
             word = "a whole number" if kind is int else "a number"
             raise ConfigError(f"{name} must be {word}, got {text!r}; correct it") from error
     if get_origin(kind) is tuple:
-        return tuple(_parse(name, part, get_args(kind)[0]) for part in text.split(",") if part)
+        return tuple(_parse(name, part, get_args(kind)[0]) for part in _entries(text))
     return text
+
+
+def _entries(text: str) -> list[str]:
+    """Parts between commas; after `name=value` one without `=` belongs to that value."""
+    found: list[str] = []
+    for part in text.split(","):
+        if found and "=" in found[-1] and "=" not in part:
+            found[-1] += f",{part}"
+        else:
+            found.append(part)
+    return [part for part in found if part]

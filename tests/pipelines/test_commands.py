@@ -42,6 +42,18 @@ def test_settings_are_typed_and_checked() -> None:
     )  # fmt: skip
 
 
+def test_commas_part_entries_and_stay_in_values() -> None:
+    given = ["source_settings=subjects200k.attribution=Doe, Jane,subjects200k.inset=2"]
+    assert apply_settings(PairsConfig(), given).source_settings == (
+        "subjects200k.attribution=Doe, Jane",
+        "subjects200k.inset=2",
+    )
+    assert apply_settings(PairsConfig(), ["sources=scenes,captures:x"]).sources == (
+        "scenes",
+        "captures:x",
+    )
+
+
 @pytest.mark.parametrize(
     ("config", "setting", "sentence"),
     [
