@@ -1,11 +1,13 @@
 """`--set name=value` onto a typed, frozen config."""
 
+import re
 from dataclasses import fields, replace
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from dreambooth3d.errors import ConfigError
 
 Config = TypeVar("Config")
+_ASSIGNMENT = re.compile(r"[\w.]+=")
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -60,7 +62,7 @@ def _entries(text: str) -> list[str]:
     """Parts between commas; after `name=value` one without `=` belongs to that value."""
     found: list[str] = []
     for part in text.split(","):
-        if found and "=" in found[-1] and "=" not in part:
+        if found and _ASSIGNMENT.match(found[-1]) and not _ASSIGNMENT.match(part):
             found[-1] += f",{part}"
         else:
             found.append(part)

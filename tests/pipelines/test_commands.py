@@ -48,9 +48,9 @@ def test_commas_part_entries_and_stay_in_values() -> None:
         "subjects200k.attribution=Doe, Jane",
         "subjects200k.inset=2",
     )
-    assert apply_settings(PairsConfig(), ["sources=scenes,captures:x"]).sources == (
+    assert apply_settings(PairsConfig(), ["sources=captures:s3://b/?region=x,scenes"]).sources == (
+        "captures:s3://b/?region=x",
         "scenes",
-        "captures:x",
     )
 
 
