@@ -6,8 +6,6 @@ the same source, has finished is kept: a part is known by the key of its source.
 """
 
 import json
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -31,6 +29,7 @@ from dreambooth3d.pairs.encoding import Encoder, Encoding
 from dreambooth3d.pairs.finish import finish_shard, is_finished
 from dreambooth3d.pairs.inventory import Inventory, take_inventory, told
 from dreambooth3d.pairs.parts import make_part, read_part, read_record, write_part
+from dreambooth3d.pairs.progress import Progress, Report
 from dreambooth3d.pairs.publishing import (
     PREVIEW_NAME,
     SourceResult,
@@ -48,7 +47,6 @@ from dreambooth3d.runtime.session import (
     ray_session,
 )
 
-Report = Callable[[str], None]
 Row = Mapping[str, Any]
 Work = Callable[[Row], dict[str, Any]]
 # Some ten seconds of the fastest source, between two lines of progress; the pieces of a slow one
@@ -205,7 +203,7 @@ def _make_parts(config: PairsConfig, blueprint: Blueprint, home: Place, report: 
     num_records = sum(source.num_records for source in blueprint.sources)
     # Nothing else is said until the first task ends.
     report(f"pairs: {num_records} records in {len(rows)} parts")
-    _follow(done, _Progress("records", "parts", num_records, report))
+    _follow(done, Progress("records", "parts", num_records, report))
 
 
 def _is_slow(source: Source) -> bool:
@@ -247,7 +245,7 @@ def _finish_parts(
             compute=ray.data.ActorPoolStrategy(size=size),
             num_gpus=1 if num_gpus else 0,
         )
-    _follow(done, _Progress("finished", "finished shards", len(inventory.subjects), report))
+    _follow(done, Progress("finished", "finished shards", len(inventory.subjects), report))
 
 
 def _shard_rows(blueprint: Blueprint, inventory: Inventory) -> Iterator[dict[str, Any]]:
@@ -344,7 +342,7 @@ def _each(task: Row, *, work: Work) -> list[dict[str, Any]]:
     return [work(row) for row in json.loads(task["rows"])]
 
 
-def _follow(done: ray.data.Dataset, progress: "_Progress") -> None:
+def _follow(done: ray.data.Dataset, progress: Progress) -> None:
     """Run a pass to its end; a worker's failure is one sentence."""
     try:
         for row in done.iter_rows():
@@ -355,46 +353,6 @@ def _follow(done: ray.data.Dataset, progress: "_Progress") -> None:
             "run the same command again, finished shards are kept"
         ) from error
     progress.close()
-
-
-class _Progress:
-    """Lines with rate, drops and the time that is left, one a second at most."""
-
-    def __init__(self, what: str, unit: str, total: int, report: Report) -> None:
-        self._what, self._unit, self._total, self._report = what, unit, total, report
-        self._dropped: Counter[str] = Counter()
-        self._made = self._kept = self._kept_parts = 0
-        self._started = self._said = time.monotonic()
-
-    def add(self, row: Row) -> None:
-        """Count one part or shard."""
-        self._dropped.update(json.loads(row["dropped"]))
-        if row["is_kept"]:
-            self._kept += int(row["num_records"])
-            self._kept_parts += 1
-        else:
-            self._made += int(row["num_records"])
-        if time.monotonic() - self._said >= 1:
-            self._said = time.monotonic()
-            self._report(self._line())
-
-    def close(self) -> None:
-        """Say how it ended."""
-        if self._kept_parts:
-            self._report(f"pairs: {self._kept_parts} {self._unit} kept from an earlier run")
-        self._report(self._line())
-
-    def _line(self) -> str:
-        done = self._made + self._kept
-        rate = self._made / max(1e-3, time.monotonic() - self._started)
-        drops = f" ({told(self._dropped)})" if self._dropped else ""
-        left = max(0, self._total - done)
-        speed = f", {rate:.0f}/s" if self._made else ""
-        eta = f", eta {left / rate:.0f} s" if left and rate else ""
-        return (
-            f"pairs: {self._what} {done}/{self._total}{speed}, "
-            f"dropped {self._dropped.total()}{drops}{eta}"
-        )
 
 
 def _alone(home: Place, key: str) -> AbstractContextManager[None]:
