@@ -12,6 +12,7 @@ from PIL import Image
 
 from dreambooth3d.errors import ArtifactError, ConfigError
 from dreambooth3d.pairs.inference import PinnedModel, one_thread
+from dreambooth3d.pairs.letters import one_line
 from dreambooth3d.vision.refusal import RefusedError
 
 CaptionKind: TypeAlias = Literal["given", "template", "model"]
@@ -26,8 +27,6 @@ _INSTRUCTION = (
 # What tables and exporters write where they have nothing.
 _NOTHING = frozenset({"nan", "none", "null", "n/a", "undefined"})
 _SENTENCE_END = re.compile(r"[.!?](?=\s)|[。！？]")
-# Format characters are invisible; these two join letters of Persian, Hindi and others.
-_JOINERS = frozenset("\u200c\u200d")
 _UNDECODED = "\ufffd"
 # A prompt marks its subject in square brackets, so a caption must not have any.
 _BRACKETS = str.maketrans("[]", "()")
@@ -104,8 +103,8 @@ def clean_caption(given: object, *, max_chars: int = MAX_CHARS) -> str:
         raise RefusedError(
             "bad_caption", f"caption must be text, got {type(given).__name__}; write it as text"
         )
-    readable = unicodedata.normalize("NFC", "".join(map(_readable, given)))
-    text = _cut(" ".join(readable.split()).translate(_BRACKETS), max_chars)
+    readable = unicodedata.normalize("NFC", one_line(given.replace(_UNDECODED, "")))
+    text = _cut(readable.translate(_BRACKETS), max_chars)
     has_words = any(map(str.isalpha, text)) and text.lower() not in _NOTHING
     return text if has_words else ""
 
@@ -114,14 +113,6 @@ def shortened(value: object) -> str:
     """Show a value in a sentence: at most 60 characters, escaped."""
     shown = ascii(value)
     return shown if len(shown) <= 60 else shown[:57] + "..."
-
-
-def _readable(character: str) -> str:
-    category = unicodedata.category(character)
-    if category == "Cc":
-        return " "
-    is_invisible = category in ("Cf", "Cs", "Co") and character not in _JOINERS
-    return "" if is_invisible or character == _UNDECODED else character
 
 
 def _cut(text: str, max_chars: int) -> str:

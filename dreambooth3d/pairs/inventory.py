@@ -17,7 +17,7 @@ from dreambooth3d.pairs.finish import FinishRules, split_by
 from dreambooth3d.pairs.parts import PartRecord, read_record
 from dreambooth3d.pairs.plan import PlannedSource
 from dreambooth3d.pairs.refusals import Refusal
-from dreambooth3d.pairs.splits import HELD_OUT
+from dreambooth3d.pairs.splits import HELD_OUT, folded_name
 from dreambooth3d.vision.refusal import BAD_REASONS
 
 Hashes = NDArray[np.uint64]
@@ -34,6 +34,7 @@ class Inventory:
         num_refused: records that were left out, of every part.
         without_pairs: subjects of which no part has a sample, and why: drops by reason, by label
             of the source.
+        blocked_by: entries of the blocklist that left a record out.
     """
 
     starts: tuple[int, ...]
@@ -41,6 +42,7 @@ class Inventory:
     is_duplicate: NDArray[np.bool_]
     num_refused: tuple[int, ...]
     without_pairs: Mapping[str, Mapping[str, Counter[str]]]
+    blocked_by: frozenset[str] = frozenset()
 
     def duplicates_of(self, part: int) -> list[int]:
         """Places, within part number `part`, of the samples that must go."""
@@ -64,6 +66,7 @@ def take_inventory(home: Place, blueprint: Blueprint, *, max_bad_fraction: float
     num_refused: list[int] = []
     columns: list[Hashes] = [np.zeros((4, 0), dtype=np.uint64)]
     dropped: Counter[str] = Counter()
+    blocked_by: set[str] = set()
     without_pairs: dict[str, Mapping[str, Counter[str]]] = {}
     for source in blueprint.sources:
         fates = _Fates()
@@ -74,6 +77,7 @@ def take_inventory(home: Place, blueprint: Blueprint, *, max_bad_fraction: float
             fates.add(record)
         fates.require_usable(source.label, max_bad_fraction)
         dropped.update(fates.dropped)
+        blocked_by |= fates.blocked_by
         without_pairs[source.label] = fates.without_pairs()
     target, reference, subjects, is_held_out = np.concatenate(columns, axis=1)
     if not len(target):
@@ -93,6 +97,7 @@ def take_inventory(home: Place, blueprint: Blueprint, *, max_bad_fraction: float
         else near_duplicates(target, reference, max_distance=bits),
         num_refused=tuple(num_refused),
         without_pairs=without_pairs,
+        blocked_by=frozenset(blocked_by),
     )
 
 
@@ -101,6 +106,7 @@ class _Fates:
 
     def __init__(self) -> None:
         self.dropped: Counter[str] = Counter()
+        self.blocked_by: set[str] = set()
         self._num_samples = 0
         self._examples: dict[str, Refusal] = {}
         self._kept: set[str] = set()
@@ -113,6 +119,8 @@ class _Fates:
         for refusal in record.refused:
             self.dropped[refusal.reason] += 1
             self._examples.setdefault(refusal.reason, refusal)
+            if refusal.blocked_by:
+                self.blocked_by.add(refusal.blocked_by)
             if refusal.subject:
                 self._lost.setdefault(refusal.subject, Counter())[refusal.reason] += 1
 
@@ -160,8 +168,9 @@ def _told_twice(home: Place, blueprint: Blueprint, subject: int) -> str:
             for note in record.samples:
                 if _hash(note.subject) == subject:
                     found[source.label] = note.subject
+    names = " and ".join(map(repr, dict.fromkeys(found.values())))
     return (
-        f"subject must be in one split, got {next(iter(found.values()))!r} trained on and held "
+        f"subject must be in one split, got {names} trained on and held "
         f"out, from {' and '.join(found)}; put it on the blocklist, or leave one source out"
     )
 
@@ -181,6 +190,5 @@ def _columns(record: PartRecord, rules: FinishRules) -> Hashes:
 
 
 def _hash(subject: str) -> int:
-    return int.from_bytes(
-        hashlib.sha256(subject.encode("utf-8", "backslashreplace")).digest()[:8], "big"
-    )
+    # Who is one subject to the split must be one here.
+    return int.from_bytes(hashlib.sha256(folded_name(subject).encode()).digest()[:8], "big")

@@ -154,6 +154,8 @@ def _build(config: PairsConfig, blueprint: Blueprint, home: Place, report: Repor
         keep_cores_busy()
         _make_parts(config, blueprint, home, report)
         inventory = _inventory(config, blueprint, home, report)
+        for remark in blueprint.chain.blocklist.remarks(inventory.blocked_by):
+            report(f"pairs: {remark}")
         _finish_parts(config, blueprint, home, inventory, report)
     results = gather_results(home, blueprint, inventory)
     _tell_without_pairs(results, report)

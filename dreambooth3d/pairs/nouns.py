@@ -4,6 +4,8 @@ import posixpath
 import re
 import unicodedata
 
+from dreambooth3d.pairs import letters
+
 _MAX_NAME = 60
 # Names that tools and cameras give say nothing; the folder's name does.
 _SAYS_NOTHING = frozenset(
@@ -39,9 +41,9 @@ def clean_name(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Replace what cannot be printed by spaces, and runs of spaces by one."""
-    normal = unicodedata.normalize("NFKC", text)
-    return " ".join("".join(c if c.isprintable() else " " for c in normal).split())
+    """Return the letters people see in their usual form, NFKC; between words one space."""
+    seen = letters.one_line(unicodedata.normalize("NFKC", text))
+    return unicodedata.normalize("NFKC", seen)
 
 
 def _without_serial(stem: str) -> str:

@@ -7,7 +7,6 @@ forbids the rest. Names and captions come from strangers, so that every text is 
 import base64
 import html
 import io
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from PIL import Image
 
 from dreambooth3d.artifacts.image import flatten
 from dreambooth3d.errors import ArtifactError, ConfigError
+from dreambooth3d.pairs.letters import is_hidden, spelled_out
 from dreambooth3d.pairs.preview_style import REASONS, STYLE
 from dreambooth3d.vision.refusal import BAD_REASONS
 
@@ -24,9 +24,6 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _SIDE = 256
 _QUALITY = 80
 _MAX_LETTERS = 400
-_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-# Invisible too, but Persian, Hindi and emoji are written with them.
-_JOINERS = frozenset("\u200c\u200d")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,9 +314,7 @@ def _text(raw: str) -> str:
 
 
 def _visible(character: str) -> str:
-    if character not in _JOINERS and unicodedata.category(character) in _HIDDEN:
-        return character.encode("unicode_escape").decode("ascii")
-    return character
+    return spelled_out(character) if is_hidden(character) else character
 
 
 def _count(number: int) -> str:

@@ -38,6 +38,7 @@ class RawPair:
         meta: what the source knows beyond that (camera, collection); goes into the sample's json.
         licence: SPDX name of the pictures, or empty.
         attribution: who must be named, or empty.
+        aliases: other names of the subject; a blocklist may have any of them.
     """
 
     key: str
@@ -52,6 +53,7 @@ class RawPair:
     meta: dict[str, JsonValue] = field(default_factory=dict)
     licence: str = ""
     attribution: str = ""
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,7 @@ class Rejected:
         sentence: what must hold, what was found.
         picture: what people would look at; None when nothing could be decoded.
         subject: whose picture it would have been, where that is known.
+        blocked_by: entry of the blocklist that names it, or empty.
     """
 
     key: str
@@ -73,6 +76,7 @@ class Rejected:
     sentence: str
     picture: Image.Image | None = None
     subject: str = ""
+    blocked_by: str = ""
 
 
 Record: TypeAlias = RawPair | Rejected

@@ -29,6 +29,7 @@ class Refusal:
         sentence: what must hold, what was found.
         picture: a small JPEG in base64; empty for most of a reason, and where nothing was decoded.
         subject: whose picture it would have been, or empty.
+        blocked_by: entry of the blocklist that names it, or empty.
     """
 
     key: str
@@ -37,6 +38,7 @@ class Refusal:
     sentence: str
     picture: str = ""
     subject: str = ""
+    blocked_by: str = ""
 
 
 class DropLog:
@@ -58,6 +60,7 @@ class DropLog:
                 sentence=rejected.sentence,
                 picture=_small_jpeg(rejected.picture) if is_shown and rejected.picture else "",
                 subject=rejected.subject,
+                blocked_by=rejected.blocked_by,
             )
         )
 
@@ -70,7 +73,8 @@ def refusal_lines(refusals: Iterable[tuple[str, Refusal]]) -> Iterator[bytes]:
     """
     for source, refusal in refusals:
         told = {"source": source, **asdict(refusal)}
-        del told["picture"]
+        # The sentence has the entry.
+        del told["picture"], told["blocked_by"]
         # Names of files may hold bytes that are no text; ASCII carries them.
         yield (json.dumps(told, sort_keys=True) + "\n").encode()
 

@@ -58,7 +58,10 @@ def test_any_name_has_a_split(name: str, seed: int) -> None:
 
 def test_spellings_of_a_name_share_their_split() -> None:
     for share in (0.1, 0.5, 0.9):
-        assert len({split_of(n, share, 0) for n in ("Café", "cafe\u0301", " CAFÉ ")}) == 1
+        assert (
+            len({split_of(n, share, 0) for n in ("Café", "cafe\u0301", " CAFÉ ", "ca\u00adfé")})
+            == 1
+        )
     assert split_of("a\udcff", 0.5, 0) in ("train", "held_out")
 
 
@@ -76,6 +79,54 @@ def test_a_text_file_of_ids_prefixes_and_comments(tmp_path: Path) -> None:
     assert blocked == Blocklist(subjects=frozenset({"moose", "éclair"}), prefixes=("duck-",))
     assert [n for n in ("moose", "MOOSE", "moose2", "duck-7", "duck", "E\u0301clair") if
             blocked.is_blocked(n)] == ["moose", "MOOSE", "duck-7", "E\u0301clair"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("entry", "name"),
+    [
+        ("table lamp", "table-lamp"),
+        ("table_lamp", "Table  Lamp"),
+        ("cafe\u0301 crème", "CAFÉ CRÈME"),
+        ("eval_0", "photos/2024/eval 0"),
+        ("ﬁsh", "fish"),
+        ("mug", "m\u00adug\u200b"),
+        ("red-*", "shelf/red mug"),
+        ("_", "_"),
+        ("x" * 200, "X" * 200),
+    ],
+)
+def test_an_entry_is_found_however_it_is_spelled(entry: str, name: str) -> None:
+    assert parse_blocklist(entry, where="x").entry_for(name) == entry
+
+
+@pytest.mark.parametrize(
+    ("entry", "name"),
+    [("red-*", "redder"), ("_*", "mug"), ("table", "table lamp"), ("mug", "mug/2"), ("-", "a")],
+)
+def test_an_entry_blocks_no_other_name(entry: str, name: str) -> None:
+    assert not parse_blocklist(entry, where="x").is_blocked(name)
+
+
+def test_other_names_of_a_subject_count() -> None:
+    blocked = Blocklist.of(["eval_0"])
+    blocked.check("mug", ("m1", ""))
+    with pytest.raises(RefusedError, match=r"got 'mug' \(listed as 'eval_0'\)"):
+        blocked.check("mug", ("Eval-0",))
+
+
+def test_entries_that_block_nothing_are_told() -> None:
+    blocked = Blocklist.of(["Mug", "eval_0", "duck-*"])
+    assert list(blocked.remarks({"Mug", "eval_0", "duck-*"})) == []
+    (told,) = blocked.remarks({"Mug"})
+    assert told.startswith("blocklist entries that match no subject 2 of 3, such as 'duck-*': ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["subject;why\nmug;x\n", "Subject\nmug\n", "why\tSUBJECT\n\tmug\n", "Why, Subject\n,mug"],
+)
+def test_tables_are_read_as_spreadsheets_write_them(text: str) -> None:
+    assert parse_blocklist(text, where="x") == Blocklist.of(["mug"])
 
 
 def test_a_refused_subject_is_counted_by_its_reason() -> None:
@@ -103,7 +154,7 @@ def test_a_list_that_blocks_nothing_is_refused(text: str) -> None:
         parse_blocklist(text, where="list.txt")
 
 
-@pytest.mark.parametrize("entry", ["*", "du*ck", "*duck", "**"])
+@pytest.mark.parametrize("entry", ["*", "du*ck", "*duck", "**", "\u200b", " *"])
 def test_a_star_elsewhere_than_at_the_end_is_refused(entry: str) -> None:
     with pytest.raises(InputError, match="final"):
         parse_blocklist(entry, where="list.txt")

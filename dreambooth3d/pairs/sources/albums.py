@@ -11,7 +11,7 @@ from dreambooth3d.artifacts.image import IMAGE_SUFFIXES, natural_order
 from dreambooth3d.artifacts.subject import Problem
 from dreambooth3d.pairs.nouns import name_of_folder
 from dreambooth3d.pairs.sources.listing import is_hidden
-from dreambooth3d.pairs.sources.origin import printable
+from dreambooth3d.pairs.sources.origin import subject_name
 
 _IMAGES, _REFERENCES = "images", "references"
 # Cameras write these and no decoder here reads them: they are refused by name, not passed over.
@@ -25,7 +25,7 @@ class Album:
     """The photos of one object; names are relative to the source's folder.
 
     Attributes:
-        subject: unique, printable.
+        subject: its name; folders whose names look alike are one subject.
         photos: in order.
         captions: of each photo, the text file beside it; empty where there is none.
         references: clean views, in order; the photos themselves when there are none.
@@ -83,8 +83,8 @@ def find_albums(names: Sequence[str], *, root: str) -> tuple[Album, ...]:
     ordered = sorted(homes, key=lambda home: natural_order(Path(home)))
     return tuple(
         replace(
-            _album(home, homes[home], printable(home or root), exists),
-            name=name_of_folder(printable(home or root)),
+            _album(home, homes[home], subject_name(home or root), exists),
+            name=name_of_folder(home or root),
         )
         for home in ordered
     )
