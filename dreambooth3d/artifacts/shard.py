@@ -105,14 +105,18 @@ class PackedShard:
 
 def encode_pair(pair: Pair) -> dict[str, bytes]:
     """Return the members of one sample: extension -> bytes."""
-    meta = dump_json(pair.meta, what=f"the meta of pair {pair.key}")
     return {
         **pair.fields,
-        META: (meta + "\n").encode(),
+        META: encode_meta(pair.meta, what=f"the meta of pair {pair.key}"),
         REFERENCE: encode_png(pair.reference),
         TARGET: _encode(pair.target, "JPEG", quality=_JPEG_QUALITY, subsampling=0),
         CAPTION: pair.caption.encode(),
     }
+
+
+def encode_meta(meta: Mapping[str, JsonValue], *, what: str) -> bytes:
+    """Return a sample's json; `what` names it in an error."""
+    return (dump_json(meta, what=what) + "\n").encode()
 
 
 def decode_pair(key: str, members: Members) -> Pair:

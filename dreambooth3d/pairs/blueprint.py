@@ -26,7 +26,7 @@ from dreambooth3d.vision.segment import build_segmenter
 
 STAGE, REVISION = "pairs", 3
 # Raised when a shelf's shards would be others of the same part.
-_SHELF_REVISION = 2
+_SHELF_REVISION = 3
 # What reaches records through their source, whose fingerprint tells.
 _BY_SOURCE = frozenset({"samples", "pairs_per_subject"})
 # What makes no difference to a part.

@@ -7,7 +7,7 @@ off or how sharp it was.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,13 @@ from PIL import Image
 from dreambooth3d.artifacts.jsonfile import JsonValue
 from dreambooth3d.artifacts.shard import MASK, Pair, encode_mask, encode_pair
 from dreambooth3d.errors import ConfigError
-from dreambooth3d.pairs.captions import Caption, Captioner, choose_caption, describe_target
+from dreambooth3d.pairs.captions import (
+    Caption,
+    Captioner,
+    CaptionKind,
+    choose_caption,
+    describe_target,
+)
 from dreambooth3d.pairs.cutting import (
     CutPicture,
     cut_clean_reference,
@@ -246,9 +252,17 @@ def _meta(
         "class_noun": record.class_noun,
         "licence": record.licence,
         "attribution": record.attribution,
-        "caption_kind": caption.kind,
+        "caption_kind": _caption_kind(record, caption),
     }
     return meta if similarity is None else {**meta, "similarity": similarity}
+
+
+def _caption_kind(record: RawPair, caption: Caption) -> str:
+    """Where a caption comes from: one that is read again is of the kind it was."""
+    told = record.meta.get("caption_kind")
+    if caption.kind == "given" and isinstance(told, str) and told in get_args(CaptionKind):
+        return told
+    return caption.kind
 
 
 def _note(record: RawPair, pair: Pair) -> SampleNote:

@@ -4,6 +4,7 @@ Finished shards lie on a shelf whose name says all that decides them, with a rec
 last, so another corpus that begins with the same sources takes them as they are.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,9 +14,11 @@ from dreambooth3d.artifacts.jsonfile import JsonValue, open_sealed, sealed_json
 from dreambooth3d.artifacts.pairs import problems_of, write_shard
 from dreambooth3d.artifacts.place import Place
 from dreambooth3d.artifacts.shard import (
+    META,
     Members,
     ShardEntry,
     decode_pair,
+    encode_meta,
     index_name,
     pack_shard,
     parse_index,
@@ -93,16 +96,22 @@ def finish_shard(
     dropped = dict(sorted((drops.counts + Counter(refused)).items()))
     kept = [note for record in records for note in record.samples if note.key not in duplicates]
     splits = {note.key: split_by(note, rules) for note in kept}
+    untold = _untold(kept, splits, rules)
     is_as_it_was = (
-        encode is None and not duplicates and len(records) == 1 and len(set(splits.values())) == 1
+        encode is None
+        and not duplicates
+        and not untold
+        and len(records) == 1
+        and len(set(splits.values())) == 1
     )
     if is_as_it_was:
         split = next(iter(splits.values()))
         shards = [_copy(parts, records[0], shelf, shard_name(name, split, rules), split)]
     else:
         samples = [
-            item for record in records for item in read_samples(parts, record.shard)
-            if item[0] in splits
+            (key, _with_split(members, untold[key]) if key in untold else members)
+            for record in records for key, members in read_samples(parts, record.shard)
+            if key in splits
         ]  # fmt: skip
         source = records[0].shard.source
         shards = _pack(name, source, samples, shelf, splits, dropped, rules, encode)
@@ -182,6 +191,24 @@ def split_by(note: SampleNote, rules: FinishRules) -> Split:
     if note.split == HELD_OUT:
         return HELD_OUT
     return split_of(note.subject, rules.held_out_share, rules.seed)
+
+
+def _untold(
+    kept: Sequence[SampleNote], splits: Mapping[str, Split], rules: FinishRules
+) -> dict[str, Split]:
+    """Splits, by key, of samples whose json does not say them yet.
+
+    Where no split is made, `train` is nobody's choice; who was held out before says so already.
+    """
+    if rules.held_out_share == 0:
+        return {}
+    return {note.key: splits[note.key] for note in kept if note.split != splits[note.key]}
+
+
+def _with_split(members: Members, split: Split) -> Members:
+    """Write the split into a sample, which may leave its shard, or find it renamed."""
+    meta = json.loads(members[META]) | {"split": split}
+    return {**members, META: encode_meta(meta, what="a finished sample")}
 
 
 def _log_duplicates(

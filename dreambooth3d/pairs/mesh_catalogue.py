@@ -32,13 +32,26 @@ _MAX_SLUG = 60
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _NUMBERED = re.compile(r"([A-Za-z]+)#(\d{1,6})\s*[=:]\s*(.*)")
 _PLAIN = re.compile(r"([A-Za-z]+)\s*[=:]\s*(.*)")
-# First match wins; the texts are those of published catalogues.
-_SPDX = (
-    (re.compile(r"cc-?0|public domain dedication", re.IGNORECASE), "CC0-1.0"),
-    (re.compile(r"attribution 3\.0 united states", re.IGNORECASE), "CC-BY-3.0-US"),
-    (re.compile(r"attribution 3\.0|cc-by-3\.0", re.IGNORECASE), "CC-BY-3.0"),
-    (re.compile(r"attribution 4\.0|cc-by-4\.0", re.IGNORECASE), "CC-BY-4.0"),
+# All that a licence may be called; the texts are those of published catalogues.
+_ZERO = r"cc[- ]?0(?:[- ]1\.0)?(?: universal)?(?: \(cc0 1\.0\))?(?: public domain dedication)?"
+_BY = r"(?:cc[- ]by|(?:creative commons )?attribution)[- ]"
+_SPDX = {
+    "CC0-1.0": rf"{_ZERO}|(?:creative commons )?public domain dedication",
+    "CC-BY-3.0-US": rf"{_BY}3\.0(?: united states|-us)",
+    "CC-BY-3.0": rf"{_BY}3\.0(?: unported)?(?: \(cc by 3\.0\))?",
+    "CC-BY-4.0": rf"{_BY}4\.0(?: international)?(?: \(cc by 4\.0\))?",
+}
+# A holder may be named behind the licence; further terms may not.
+_WHOLE = r"(?:{name})(?: licen[sc]e)?(?P<holder>[.,]? ?(?:copyright|\(c\)|©).*)?"
+_FORMS = {
+    name: re.compile(_WHOLE.format(name=words), re.IGNORECASE) for name, words in _SPDX.items()
+}
+_TERMS = re.compile(
+    r";|\b(?:nc|nd|sa|gpl|non-? ?commercial\w*|no-? ?deriv\w*|share-? ?alike|licen[sc]e\w*"
+    r"|textures?|except|only|personal|research|rights)\b",
+    re.IGNORECASE,
 )
+_NAMED_ZERO = re.compile(r"[\w ]*\bcc-?0", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,19 +158,22 @@ def entry_of(
 
 
 def spdx(text: str) -> str:
-    """Name a licence by its SPDX name where its words are known."""
+    """Name a licence by its SPDX name where its words say that and no more; else keep the words."""
     words = one_line(text)
-    return next((name for pattern, name in _SPDX if pattern.search(words)), words)
+    found = ((name, form.fullmatch(words)) for name, form in _FORMS.items())
+    named = (name for name, match in found if match and not _TERMS.search(match["holder"] or ""))
+    return next(named, words)
 
 
 def _furniture(row: Mapping[str, str], header: Mapping[str, str]) -> Entry:
     catalogue, provider = header.get("name", ""), header.get("provider", "")
     makers = [row.get("name", ""), f"by {row['creator']}" if row.get("creator") else ""]
     credit = [" ".join(word for word in makers if word), catalogue, provider]
-    # One catalogue says "Public domain" in its licence and CC-0 in its name.
     licence = spdx(header.get("license", ""))
-    if "public domain" in licence.lower():
-        licence = spdx(f"{catalogue} {licence}")
+    # One catalogue says "Public domain" in its licence and CC-0 in its name.
+    is_zero = _NAMED_ZERO.fullmatch(catalogue) and not _TERMS.search(catalogue)
+    if licence.lower() == "public domain" and is_zero:
+        licence = "CC0-1.0"
     return Entry(
         name=clean_name(row.get("name", "")),
         licence=licence,

@@ -18,6 +18,7 @@ from dreambooth3d.pairs.mesh_model import Mesh
 from dreambooth3d.pairs.mesh_renderer import Stage
 from dreambooth3d.pairs.records import RawPair, Record, Rejected
 from dreambooth3d.pairs.sources.origin import printable
+from dreambooth3d.pairs.sources.wording import whole_words
 from dreambooth3d.vision.refusal import Reason, RefusedError
 
 # Spread of the colours of an object, and its brightest ones, in 8-bit steps: below, it is a blot.
@@ -65,10 +66,10 @@ def make_pair(sitter: Sitter, index: int, rules: PairRules) -> Record:
         placed = _placed(rng, sitter.mesh, (azimuth + side) % 360.0, rules.size)
         return _photographed(rng, sitter, index, rules, (seen, reference), (placed, background))
     except RefusedError as refused:
-        return rejected(sitter.model, index, refused)
+        return rejected(sitter.model, sitter.entry, index, refused)
 
 
-def rejected(model: ModelFile, index: int, refused: RefusedError) -> Rejected:
+def rejected(model: ModelFile, entry: Entry, index: int, refused: RefusedError) -> Rejected:
     """Tell that a model, or one pair of it, is left out."""
     return Rejected(
         key=_key(model, index),
@@ -76,6 +77,7 @@ def rejected(model: ModelFile, index: int, refused: RefusedError) -> Rejected:
         reason=refused.reason,
         sentence=str(refused),
         picture=refused.picture if isinstance(refused, _BlotError) else None,
+        subject=subject_of(entry, model),
     )
 
 
@@ -116,7 +118,7 @@ def _photographed(
         target_mask=mask_of(there),
         meta=_meta(seen, placed, background, sitter, mask_share=float(mask_of(there).mean())),
         licence=entry.licence,
-        attribution=entry.attribution or printable(sitter.mesh.copyright),
+        attribution=entry.attribution or whole_words(sitter.mesh.copyright),
     )
 
 

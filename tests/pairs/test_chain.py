@@ -180,6 +180,17 @@ def test_a_pair_that_passes_is_a_framed_reference_a_square_target_and_a_note() -
     assert made.note.reference_hash == perceptual_hash(pair.reference)
 
 
+@pytest.mark.parametrize(
+    ("told", "kind"), [("template", "template"), ("model", "model"), ("x", "given"), (7, "given")]
+)
+def test_a_caption_that_is_read_again_stays_of_its_kind(told: object, kind: str) -> None:
+    again = photos(meta={"caption_kind": told})
+    made = sample_of(again, strict())
+    assert decode_pair("k", made.members).meta["caption_kind"] == kind
+    made = sample_of(again, strict(caption="template"))
+    assert decode_pair("k", made.members).meta["caption_kind"] == "template"
+
+
 def test_similarity_is_measured_where_pairs_are_judged() -> None:
     loose = strict(identity="all", limits=IdentityLimits(lowest=-1, highest=1))
     meta = decode_pair("k", sample_of(photos(), loose).members).meta

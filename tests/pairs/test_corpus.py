@@ -132,6 +132,23 @@ def test_objects_without_a_pair_are_named(tmp_path: Path) -> None:
     assert captures["without_pairs"] == ["mug"]
 
 
+def test_objects_whose_records_never_were_pairs_are_named(tmp_path: Path) -> None:
+    home = album(tmp_path / "album")
+    for name in ("lonely", "noted", "shots"):
+        (home / name).mkdir()
+    object_photo(7).save(home / "lonely" / "1.png")
+    for number in range(2):
+        object_photo(20 + number).save(home / "noted" / f"{number}.png")
+    (home / "noted" / "metadata.json").write_text("{")
+    (home / "shots" / "1.heic").write_bytes(b"")
+    _, manifest = build_here(photos(home, max_bad_fraction=0.9), tmp_path / "out")
+    sources = manifest.outputs["sources"]
+    assert isinstance(sources, dict)
+    captures = sources["captures"]
+    assert isinstance(captures, dict)
+    assert captures["without_pairs"] == ["lonely", "noted", "shots"]
+
+
 def test_small_pieces_of_work_become_large_shards(tmp_path: Path) -> None:
     home = album(tmp_path / "album", count=5)
     config = photos(home, pairs_per_subject=8, samples_per_shard=16)
@@ -179,32 +196,6 @@ def test_splits_part_subjects(tmp_path: Path) -> None:
     assert told.endswith(
         f"got none in {folder.parent}, which holds {folder.name}; name one of them"
     )
-
-
-def test_what_was_held_out_once_is_never_trained_on(tmp_path: Path) -> None:
-    """Three generations: a corpus, one of it that holds out more, and one of that."""
-    config = replace(SCENES, samples=24, held_out_share=0.3, duplicate_bits=-1)
-    first, _ = build_here(config, tmp_path)
-    again = replace(config, sources=(f"webdataset:{first}",), held_out_share=0.5)
-    second, _ = build_here(again, tmp_path)
-    third, _ = build_here(
-        replace(again, sources=(f"webdataset:{second}",), held_out_share=0.0), tmp_path
-    )
-    held, trained = (
-        {str(pair.meta["subject"]) for pair in PairCorpus.open(third, split=split)}
-        for split in ("held_out", "train")
-    )
-    assert held == {str(pair.meta["subject"]) for pair in PairCorpus.open(second, split="held_out")}
-    assert trained
-    assert not held & trained
-
-
-def test_a_subject_on_both_sides_of_a_split_is_refused(tmp_path: Path) -> None:
-    config = replace(SCENES, samples=12, held_out_share=0.5, duplicate_bits=-1)
-    first, _ = build_here(config, tmp_path)
-    both = replace(config, sources=(f"webdataset:{first}", "scenes"), held_out_share=0.0)
-    with pytest.raises(InputError, match=r"subject must be in one split.*webdataset and scenes"):
-        build_here(both, tmp_path)
 
 
 def test_a_source_that_is_mostly_broken_is_one_error(tmp_path: Path) -> None:
@@ -376,6 +367,8 @@ def test_shards_are_read_again_as_they_are_and_merged(tmp_path: Path) -> None:
         meta, before = json.loads(members["json"]), json.loads(original["json"])
         assert meta["subject"] == before["subject"]
         assert meta["target_azimuth_deg"] == before["target_azimuth_deg"]
+        assert (meta["origin"], meta["caption_kind"]) == (before["origin"], before["caption_kind"])
+        assert meta["origin_shard"].startswith("scenes-00000")
 
 
 def test_meshes_become_pairs(tmp_path: Path) -> None:

@@ -64,12 +64,50 @@ def test_long_names_are_cut() -> None:
         ("Creative Commons Attribution 3.0 United States license  Copyright X", "CC-BY-3.0-US"),
         ("Creative Commons Attribution 3.0 Unported license", "CC-BY-3.0"),
         ("CC0", "CC0-1.0"),
+        ("cc by 4.0", "CC-BY-4.0"),
+        ("CC-BY-3.0-US", "CC-BY-3.0-US"),
+        ("CC0 1.0 Universal (CC0 1.0) Public Domain Dedication", "CC0-1.0"),
+        ("Creative Commons Attribution 4.0 International (CC BY 4.0) License", "CC-BY-4.0"),
         ("All rights reserved", "All rights reserved"),
         ("", ""),
     ],
 )
 def test_licences_have_their_spdx_name(text: str, name: str) -> None:
     assert spdx(text) == name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CC0 for the mesh; textures CC-BY-NC 4.0",
+        "CC-BY-4.0 AND CC-BY-NC-4.0",
+        "CC-BY-NC-4.0",
+        "Attribution 3.0 Unported, NoDerivatives",
+        "Attribution 4.0 ShareAlike",
+        "Attribution 3.0 Germany",
+        "no CC0",
+        "CC-BY-4.0 (c) Ann, textures by others",
+        "CC-BY-4.0 Copyright Ann, non-commercial",
+        "CC0 Copyright Ann. All rights reserved",
+    ],
+)
+def test_licences_that_say_more_keep_their_words(text: str) -> None:
+    assert spdx(text) == text
+
+
+def test_public_domain_is_cc0_where_the_catalogue_is_named_so_alone(tmp_path: Path) -> None:
+    for number, (name, licence, expected) in enumerate(
+        [
+            ("Blend Swap CC-0", "Public domain", "CC0-1.0"),
+            ("Blend Swap CC-0", "Public domain, not for sale", "Public domain, not for sale"),
+            ("CC-0 and CC-BY-NC", "Public domain", "Public domain"),
+            ("Blend Swap", "Public domain", "Public domain"),
+        ]
+    ):
+        text = f"name={name}\nlicense={licence}\nname#1=Bed\nmodel#1=/bed.obj\n"
+        write_zip(tmp_path / f"{number}.sh3f", {"PluginFurnitureCatalog.properties": text.encode()})
+        with open_files(Place.parse(str(tmp_path)), f"{number}.sh3f") as files:
+            assert read_properties(files)["bed.obj"].licence == expected
 
 
 def test_a_furniture_catalogue_is_latin_1(tmp_path: Path) -> None:

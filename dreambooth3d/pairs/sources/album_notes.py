@@ -10,7 +10,7 @@ from dreambooth3d.artifacts.place import Place
 from dreambooth3d.artifacts.prompt import parse_prompt
 from dreambooth3d.errors import InputError
 from dreambooth3d.pairs.sources.listing import read_or_refuse
-from dreambooth3d.pairs.sources.origin import printable
+from dreambooth3d.pairs.sources.wording import whole_words
 from dreambooth3d.vision.refusal import Reason, RefusedError
 
 _MOST_TEXT_BYTES = 1_000_000
@@ -100,4 +100,4 @@ def _field(found: Mapping[str, Any], name: str) -> str:
         raise RefusedError(
             "bad_row", f"{name} in metadata must be text, got {shown(value)}; correct it"
         )
-    return " ".join(printable(part) for part in value.split())
+    return whole_words(value)

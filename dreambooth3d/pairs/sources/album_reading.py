@@ -15,7 +15,7 @@ from dreambooth3d.pairs.sources.album_notes import (
 from dreambooth3d.pairs.sources.chunking import record, rows, unpack_name, whole, words
 from dreambooth3d.pairs.sources.listing import locate, read_or_refuse
 from dreambooth3d.pairs.sources.origin import printable
-from dreambooth3d.vision.refusal import Reason, RefusedError
+from dreambooth3d.vision.refusal import RefusedError
 
 _MOST_PHOTO_BYTES = 100_000_000
 # A photo serves several pairs of a chunk; another store would send it each time.
@@ -47,10 +47,15 @@ class AlbumReader:
                     yield self._pair(key, album, target, [unpack_name(name) for name in names])
                 case ["alone", int(album), photo]:
                     yield self._alone(key, album, unpack_name(photo))
-                case ["foreign", _, name]:
-                    yield _foreign(key, unpack_name(name))
+                case ["foreign", int(album), name]:
+                    yield self._foreign(key, album, unpack_name(name))
                 case _:
-                    yield _rejected(key, words(entry[1]), "bad_row", words(entry[2]))
+                    yield Rejected(
+                        key=key,
+                        origin=words(entry[1]),
+                        reason="bad_row",
+                        sentence=words(entry[2]),
+                    )
 
     def _pair(self, key: str, album: int, number: int, names: list[str]) -> Record:
         reference, target, caption = names
@@ -73,15 +78,31 @@ class AlbumReader:
                 attribution=notes.attribution,
             )
         except RefusedError as error:
-            return _rejected(key, origin, error.reason, str(error))
+            return self._rejected(key, album, origin, error)
 
     def _alone(self, key: str, album: int, photo: str) -> Rejected:
-        return _rejected(
-            key,
-            printable(photo),
+        refused = RefusedError(
             "missing_member",
             f"subject {self._told(album)['subject']} must have two pictures to make a pair of, "
             "got one; add photos",
+        )
+        return self._rejected(key, album, printable(photo), refused)
+
+    def _foreign(self, key: str, album: int, name: str) -> Rejected:
+        refused = RefusedError(
+            "unsupported_picture",
+            f"picture must be JPEG, PNG, WebP, GIF, BMP or TIFF, got {printable(name)}; "
+            "export it as JPEG",
+        )
+        return self._rejected(key, album, printable(name), refused)
+
+    def _rejected(self, key: str, album: int, origin: str, refused: RefusedError) -> Rejected:
+        return Rejected(
+            key=key,
+            origin=origin,
+            reason=refused.reason,
+            sentence=str(refused),
+            subject=words(self._told(album)["subject"]),
         )
 
     def _told(self, album: int) -> dict[str, JsonValue]:
@@ -118,17 +139,3 @@ def _meta(reference: str, target: str, notes: AlbumNotes) -> dict[str, JsonValue
         "target_file": printable(target),
     }
     return meta | ({"subject_id": notes.id} if notes.id else {})
-
-
-def _foreign(key: str, name: str) -> Rejected:
-    return _rejected(
-        key,
-        printable(name),
-        "unsupported_picture",
-        f"picture must be JPEG, PNG, WebP, GIF, BMP or TIFF, got {printable(name)}; "
-        "export it as JPEG",
-    )
-
-
-def _rejected(key: str, origin: str, reason: Reason, sentence: str) -> Rejected:
-    return Rejected(key=key, origin=origin, reason=reason, sentence=sentence)

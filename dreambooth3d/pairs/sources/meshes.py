@@ -136,7 +136,9 @@ class MeshesSource:
             try:
                 mesh = self._load(model, entry)
             except RefusedError as refused:
-                yield from (rejected(model, i, refused) for i in range(self.pairs_per_subject))
+                yield from (
+                    rejected(model, entry, i, refused) for i in range(self.pairs_per_subject)
+                )
                 continue
             with studio.stage(mesh) as stage:
                 sitter = Sitter(model=model, entry=entry, mesh=mesh, stage=stage)

@@ -1,4 +1,7 @@
-"""On which side of a split the shards of a corpus are: as the manifest beside them says."""
+"""On which side of a split the shards of a corpus are: as the manifest beside them says.
+
+Samples of today's corpora say it themselves; for older ones the manifest is all there is.
+"""
 
 from collections.abc import Iterable
 
@@ -28,13 +31,29 @@ def read_splits(folder: Place, tars: Iterable[str]) -> dict[str, str]:
         InputError: a manifest cannot be read.
     """
     names = frozenset(tars)
-    splits: dict[str, str] = {}
-    for home in sorted({name.rpartition("/")[0] for name in names}):
-        below = f"{home}/" if home else ""
-        for shard, split in _splits_of(folder / f"{below}{MANIFEST_NAME}").items():
-            if f"{below}{shard}" in names:
-                splits[f"{below}{shard}"] = split
-    return splits
+    return {
+        f"{below}{shard}": split
+        for below in _homes(names)
+        for shard, split in _splits_of(folder / f"{below}{MANIFEST_NAME}").items()
+        if f"{below}{shard}" in names
+    }
+
+
+def unlisted_tars(folder: Place, tars: Iterable[str]) -> list[str]:
+    """Return the tars beside a manifest of split pairs that it does not name, as `read_splits`."""
+    names = frozenset(tars)
+    unlisted: list[str] = []
+    for below in _homes(names):
+        listed = _splits_of(folder / f"{below}{MANIFEST_NAME}")
+        own = {name for name in names if name.rpartition("/")[0] == below.removesuffix("/")}
+        if listed:
+            unlisted += sorted(own - {f"{below}{shard}" for shard in listed})
+    return unlisted
+
+
+def _homes(names: Iterable[str]) -> list[str]:
+    """Folders of tars, with their final ``/``, or nothing."""
+    return sorted({name[: name.rfind("/") + 1] for name in names})
 
 
 def _splits_of(place: Place) -> dict[str, str]:

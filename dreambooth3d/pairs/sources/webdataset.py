@@ -17,9 +17,10 @@ from dreambooth3d.pairs.records import Chunk, RawPair, Record, Rejected
 from dreambooth3d.pairs.sources.chunking import pack_name, unpack_name, whole
 from dreambooth3d.pairs.sources.listing import list_files, place_files
 from dreambooth3d.pairs.sources.origin import printable
-from dreambooth3d.pairs.sources.recorded_splits import read_splits
+from dreambooth3d.pairs.sources.recorded_splits import read_splits, unlisted_tars
 from dreambooth3d.pairs.sources.sample_tar import SampleTar
 from dreambooth3d.pairs.sources.tar_samples import TarSample
+from dreambooth3d.pairs.sources.wording import words_of
 from dreambooth3d.pairs.splits import HELD_OUT
 from dreambooth3d.vision.refusal import RefusedError
 
@@ -103,8 +104,10 @@ class WebDatasetSource:
         return chunks
 
     def remarks(self) -> Sequence[str]:
-        """Nothing beyond its settings."""
-        return ()
+        """Tell of tars whose split nobody knows, and of samples that name no subject."""
+        folder, files = self._files()
+        names = [file.name for file in files]
+        return (*_remarks_on_splits(unlisted_tars(folder, names)), *self._remarks_on_subjects())
 
     def read(self, chunk: Chunk) -> Iterator[Record]:
         """Read a range of samples, and damage that belongs to none of them."""
@@ -115,11 +118,11 @@ class WebDatasetSource:
         tar = self._tar(folder / name, whole(chunk.payload["length"]))
         for sample in _between(tar, first, end):
             key = f"{number:05d}-{sample.ordinal:07d}"
-            origin = f"{printable(name)}, {printable(sample.key) or 'no sample'}"
+            where = f"{printable(name)}, {printable(sample.key) or 'no sample'}"
             try:
-                yield self._pair(sample, key, origin, chunk.payload["split"])
+                yield self._pair(sample, key, where, chunk.payload["split"])
             except RefusedError as error:
-                yield Rejected(key=key, origin=origin, reason=error.reason, sentence=str(error))
+                yield Rejected(key=key, origin=where, reason=error.reason, sentence=str(error))
 
     def _files(self) -> tuple[Place, tuple[PlacedFile, ...]]:
         return list_files(self.place, ".tar", what=self.name)
@@ -139,24 +142,53 @@ class WebDatasetSource:
             count = min(self.records_per_chunk, total - first)
             yield first, count, count
 
-    def _pair(self, sample: TarSample, key: str, origin: str, split: JsonValue) -> RawPair:
+    def _remarks_on_subjects(self) -> Iterator[str]:
+        """Look at the first sample: those of a set are alike."""
+        folder, (first, *_) = self._files()
+        tar = self._tar(folder / first.name, first.size)
+        sample = next(tar.samples(needs=lambda ordinal: ordinal == 0), None)
+        if sample is None or sample.problem is not None:
+            return
+        try:
+            meta = _read_meta(_member(sample, self.meta))
+        except RefusedError:
+            # It is counted, and says so, when it is read.
+            return
+        if not words_of(meta.get("subject")):
+            yield (
+                f"samples without a subject, such as {printable(sample.key)} in "
+                f"{printable(first.name)}: each counts as a subject of its own, so a split goes "
+                f"by picture; write subject in their {self.meta}"
+            )
+
+    def _pair(self, sample: TarSample, key: str, where: str, split: JsonValue) -> RawPair:
         if sample.problem is not None:
             raise sample.problem
         meta = _read_meta(_member(sample, self.meta))
         if split is not None and meta.get(_SPLIT) != HELD_OUT:
-            # A sample keeps what it was told when it was read before; held out once is for good.
+            # A sample says it itself, but for corpora of before; held out once is for good.
             meta[_SPLIT] = split
         return RawPair(
             key=key,
             reference=_require(sample, self.reference),
             target=_require(sample, self.target),
-            subject=_text(meta, "subject") or origin,
-            origin=origin,
+            subject=words_of(meta.get("subject")) or where,
+            # The photo it was made of, where that is known.
+            origin=words_of(meta.get("origin")) or where,
             caption=_read_caption(_member(sample, self.caption)),
-            class_noun=_text(meta, "class_noun"),
-            meta=meta,
-            licence=_text(meta, "licence") or _text(meta, "license"),
-            attribution=_text(meta, "attribution"),
+            class_noun=words_of(meta.get("class_noun")),
+            meta=meta | {"origin_shard": where},
+            licence=words_of(meta.get("licence")) or words_of(meta.get("license")),
+            attribution=words_of(meta.get("attribution")),
+        )
+
+
+def _remarks_on_splits(unlisted: Sequence[str]) -> Iterator[str]:
+    if unlisted:
+        yield (
+            f"tars that the manifest beside them does not name {len(unlisted)}, such as "
+            f"{printable(unlisted[0])}: only what their samples say themselves keeps them held "
+            "out; give them the names they had"
         )
 
 
@@ -220,8 +252,3 @@ def _read_meta(data: bytes | None) -> dict[str, JsonValue]:
     except (ValueError, RecursionError, ArtifactError) as error:
         raise RefusedError("bad_row", f"JSON of a sample must be sound, got {error}") from error
     return found
-
-
-def _text(meta: dict[str, JsonValue], name: str) -> str:
-    value = meta.get(name)
-    return printable(value) if isinstance(value, str) else ""

@@ -329,3 +329,27 @@ def test_real_photos_give_real_pairs(shared: Path) -> None:
     assert all("google/dreambooth" in pair.attribution for pair in pairs)
     views = pairs_of(source_of(shared / "subjects"))
     assert len({pair.subject for pair in views}) == 8
+
+
+def test_refused_records_name_their_object(tmp_path: Path) -> None:
+    photo(tmp_path / "lonely" / "1.png", 1)
+    for number in range(2):
+        photo(tmp_path / "noted" / f"{number}.png", 10 + number)
+    (tmp_path / "noted" / "metadata.json").write_text("{")
+    (tmp_path / "shots").mkdir()
+    (tmp_path / "shots" / "1.heic").write_bytes(b"")
+    found = read_all(source_of(tmp_path, pairs_per_subject=1))
+    refused = {record.subject: record.reason for record in found if isinstance(record, Rejected)}
+    assert refused == {
+        "lonely": "missing_member", "noted": "bad_row", "shots": "unsupported_picture",
+    }  # fmt: skip
+
+
+def test_who_must_be_named_is_named_whole(tmp_path: Path) -> None:
+    for number in range(2):
+        photo(tmp_path / "mug" / f"{number}.png", number)
+    notes = {"licence": "L" * 300, "attribution": "https://example.org/" + "a" * 300 + "\n Bob"}
+    (tmp_path / "mug" / "metadata.json").write_text(json.dumps(notes))
+    for pair in pairs_of(source_of(tmp_path)):
+        assert pair.licence == notes["licence"]
+        assert pair.attribution == notes["attribution"].replace("\n", "")

@@ -231,6 +231,9 @@ def test_bad_models_are_records_and_the_others_follow(folder: Path) -> None:
     }  # fmt: skip
     assert {rejected.reason for rejected in found.values()} == {"bad_mesh"}
     assert "got nothing at gone.glb" in found["gone.glb"].sentence
+    # By which the corpus says of whom it has no pair.
+    assert (found["gone.glb"].subject, found["broken.glb"].subject) == ("gone", "broken")
+    assert all(rejected.subject for rejected in found.values())
 
 
 # A needle: less than two pixels of 256 thick.
@@ -253,6 +256,7 @@ def test_renders_that_show_nothing_are_refused_with_their_picture(
         assert isinstance(record, Rejected)
         assert record.reason == reason
         assert record.picture is not None
+        assert record.subject
 
 
 def test_a_place_without_models_is_an_error(tmp_path: Path) -> None:

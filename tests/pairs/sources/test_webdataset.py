@@ -77,6 +77,7 @@ def test_our_own_shards_are_read_again(tmp_path: Path) -> None:
         assert (record.subject, record.class_noun) == (f"s{number // 2}", "mug")
         assert record.meta["angle"] == 1.5
         assert record.origin == f"scenes-000000.tar, scenes-{number:08d}"
+        assert record.meta["origin_shard"] == record.origin
         assert isinstance(record.reference, bytes)
         assert Image.open(io.BytesIO(record.reference)).getpixel((0, 0)) == (number, 0, 0)
     assert not source.needs_segmentation
@@ -220,6 +221,52 @@ def test_hostile_names_never_become_keys(tmp_path: Path) -> None:
         assert record.key.replace("-", "").isdigit()
         assert record.origin.isprintable()
         assert record.subject.isprintable()
+
+
+def with_meta(path: Path, *metas: Mapping[str, object]) -> Path:
+    samples = [sample(f"k{i}", json=json.dumps(meta).encode()) for i, meta in enumerate(metas)]
+    return write_tar(path, [member for members in samples for member in members])
+
+
+def test_numbers_are_subjects(tmp_path: Path) -> None:
+    """Tables give ids as numbers, with a point once one of them is missing."""
+    with_meta(tmp_path / "a.tar", {"subject": 42}, {"subject": 42.0}, {"subject": "42"})
+    source = source_of(tmp_path)
+    pairs = [record for record in read_all(source) if isinstance(record, RawPair)]
+    assert [pair.subject for pair in pairs] == ["42", "42", "42"]
+    assert source.remarks() == ()
+
+
+def test_samples_without_a_subject_are_remarked_on(tmp_path: Path) -> None:
+    with_meta(tmp_path / "a.tar", {"subject": None}, {})
+    (told,) = source_of(tmp_path).remarks()
+    assert told.startswith("samples without a subject, such as k0 in a.tar: each counts as a ")
+    one, two = read_all(source_of(tmp_path))
+    assert isinstance(one, RawPair)
+    assert isinstance(two, RawPair)
+    assert (one.subject, two.subject) == ("a.tar, k0", "a.tar, k1")
+
+
+def test_words_of_a_sample_come_back_whole(tmp_path: Path) -> None:
+    credit = "Ann " + "and a very long list of others, " * 40 + "Bob"
+    meta = {
+        "subject": "s" * 300, "class_noun": "n" * 300, "licence": "L" * 300,
+        "attribution": f"{credit}\x1b[31m\n next",
+        "origin": "red mug/1.png, reference red mug/2.png",
+    }  # fmt: skip
+    with_meta(tmp_path / "a.tar", meta)
+    (pair,) = read_all(source_of(tmp_path))
+    assert isinstance(pair, RawPair)
+    assert pair.attribution == f"{credit}\\x1b[31m next"
+    assert (pair.subject, pair.class_noun, pair.licence) == ("s" * 300, "n" * 300, "L" * 300)
+    assert (pair.origin, pair.meta["origin_shard"]) == (meta["origin"], "a.tar, k0")
+    # Once more, nothing changes.
+    again = {"subject": pair.subject, "attribution": pair.attribution, "origin": pair.origin}
+    with_meta(tmp_path / "a.tar", again)
+    (second,) = read_all(source_of(tmp_path))
+    assert isinstance(second, RawPair)
+    assert (second.subject, second.attribution) == (pair.subject, pair.attribution)
+    assert second.origin == pair.origin
 
 
 def test_settings_and_tars_decide_the_fingerprint(tmp_path: Path) -> None:
