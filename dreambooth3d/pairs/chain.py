@@ -43,7 +43,7 @@ from dreambooth3d.pairs.records import (
 )
 from dreambooth3d.pairs.refusals import side_by_side
 from dreambooth3d.pairs.safety import SafetyFilter
-from dreambooth3d.pairs.splits import Blocklist
+from dreambooth3d.pairs.splits import BlockedError, Blocklist
 from dreambooth3d.vision.perceptual_hash import perceptual_hash
 from dreambooth3d.vision.quality import (
     QualityRules,
@@ -114,10 +114,11 @@ class Chain:
                 sentence=desk.told(refused),
                 picture=desk.shown(),
                 subject=record.subject,
+                blocked_by=refused.entry if isinstance(refused, BlockedError) else "",
             )
 
     def _sample(self, record: RawPair, desk: "_Desk") -> Sample:
-        self.blocklist.check(record.subject)
+        self.blocklist.check(record.subject, record.aliases)
         opened = self._opened(record.target, "target", desk)
         desk.part = ""
         # Before the objects are looked for, which takes a second.

@@ -34,7 +34,7 @@ class Inventory:
         num_refused: records that were left out, of every part.
         without_pairs: subjects of which no part has a sample, and why: drops by reason, by label
             of the source.
-        blocked_by: entries of the blocklist that left a record out.
+        blocked_by: entries of the blocklist that name a subject.
     """
 
     starts: tuple[int, ...]
@@ -79,6 +79,8 @@ def take_inventory(home: Place, blueprint: Blueprint, *, max_bad_fraction: float
         dropped.update(fates.dropped)
         blocked_by |= fates.blocked_by
         without_pairs[source.label] = fates.without_pairs()
+        # A photo that is broken is so before anybody looks whose it is.
+        blocked_by.update(map(blueprint.chain.blocklist.entry_for, without_pairs[source.label]))
     target, reference, subjects, is_held_out = np.concatenate(columns, axis=1)
     if not len(target):
         raise UnusableError(
@@ -97,7 +99,7 @@ def take_inventory(home: Place, blueprint: Blueprint, *, max_bad_fraction: float
         else near_duplicates(target, reference, max_distance=bits),
         num_refused=tuple(num_refused),
         without_pairs=without_pairs,
-        blocked_by=frozenset(blocked_by),
+        blocked_by=frozenset(blocked_by - {""}),
     )
 
 

@@ -1,6 +1,7 @@
 """One pair of a model: cameras, light and place drawn by its name, two pictures, their gates."""
 
 import hashlib
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -119,6 +120,8 @@ def _photographed(
         meta=_meta(seen, placed, background, sitter, mask_share=float(mask_of(there).mean())),
         licence=entry.licence,
         attribution=entry.attribution or whole_words(sitter.mesh.copyright),
+        # The subject is a slug: of "café table" it leaves letters nobody would look for.
+        aliases=(entry.name, posixpath.splitext(model.origin)[0]),
     )
 
 
@@ -173,6 +176,7 @@ def _meta(
 ) -> dict[str, JsonValue]:
     return {
         "file": printable(sitter.model.origin),
+        "subject_name": sitter.entry.name,
         "triangles": sitter.mesh.num_triangles,
         "renderer": sitter.stage.renderer_name,
         "background": background.name,

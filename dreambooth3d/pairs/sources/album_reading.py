@@ -76,6 +76,7 @@ class AlbumReader:
                 meta=_meta(reference, target, notes),
                 licence=notes.licence,
                 attribution=notes.attribution,
+                aliases=(notes.id,) if notes.id else (),
             )
         except RefusedError as error:
             return self._rejected(key, album, origin, error)

@@ -13,13 +13,15 @@ from dreambooth3d.artifacts.jsonfile import JsonValue
 from dreambooth3d.pairs.decoding import decode_or_refuse
 from dreambooth3d.pairs.records import RawPair, Record, Rejected
 from dreambooth3d.pairs.sources.composite import split_panels
-from dreambooth3d.pairs.sources.origin import printable
+from dreambooth3d.pairs.sources.origin import printable, subject_name
 from dreambooth3d.vision.refusal import RefusedError
 
 SCORES = ("compositeStructure", "objectConsistency", "imageQuality")
 SIDES = ("left", "right")
 BEST_SCORE = 5
 _MAX_PIXELS = 40_000_000
+# What is longer is no name; where it begins alike it is one.
+_MOST_LETTERS = 160
 
 Panels: TypeAlias = tuple[Image.Image, Image.Image]
 _LOOK_SIZE = (256, 256)
@@ -120,7 +122,7 @@ def _pair(row: _Row, panels: Panels | RefusedError, target: int) -> RawPair:
     described = _described(row.cells.get("description"), row.rules.min_quality)
     if isinstance(panels, RefusedError):
         raise panels
-    item = printable(" ".join(str(described.get("item") or "").split()))
+    item = subject_name(str(described.get("item") or ""))[:_MOST_LETTERS].rstrip()
     return RawPair(
         key=f"{row.key}-{SIDES[target]}",
         reference=panels[1 - target],

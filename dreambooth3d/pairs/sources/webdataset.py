@@ -26,6 +26,8 @@ from dreambooth3d.vision.refusal import RefusedError
 
 _REVISION = 2
 _SPLIT = "split"
+# What `captures` and `meshes` write beside the subject.
+_ALIASES = ("subject_id", "subject_name")
 # Only for the progress bar, where a tar is far away and has no index.
 _USUAL_SAMPLE_BYTES = 100_000
 
@@ -180,6 +182,7 @@ class WebDatasetSource:
             meta=meta | {"origin_shard": where},
             licence=words_of(meta.get("licence")) or words_of(meta.get("license")),
             attribution=words_of(meta.get("attribution")),
+            aliases=tuple(filter(None, (words_of(meta.get(name)) for name in _ALIASES))),
         )
 
 

@@ -4,9 +4,7 @@ import json
 import unicodedata
 
 from dreambooth3d.artifacts.jsonfile import JsonValue
-
-# Format characters are invisible; these two join letters of Persian, Hindi and others.
-_JOINERS = frozenset("\u200c\u200d")
+from dreambooth3d.pairs.letters import is_hidden, spelled_out
 
 
 def whole_words(text: str) -> str:
@@ -34,6 +32,4 @@ def words_of(value: JsonValue) -> str:
 
 
 def _visible(letter: str) -> str:
-    if letter.isprintable() or letter in _JOINERS:
-        return letter
-    return letter.encode("unicode_escape").decode("ascii")
+    return spelled_out(letter) if is_hidden(letter) else letter

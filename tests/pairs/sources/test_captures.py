@@ -1,6 +1,7 @@
 import io
 import json
 import pickle
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,25 @@ def test_photos_beside_a_folder_of_images_are_of_the_same_object(tmp_path: Path)
         "Red_Mug-02/front.png", "Red_Mug-02/Images/back.png",
     }  # fmt: skip
     assert {pair.meta["reference_file"] for pair in mug} == {"Red_Mug-02/REFERENCES/clean.png"}
+
+
+def test_names_of_folders_are_the_same_from_every_system(tmp_path: Path) -> None:
+    names = (unicodedata.normalize("NFD", "Café crème"), "red\u00a0mug", "x" * 180)
+    for number, name in enumerate(names):
+        photo(tmp_path / name / "1.png", 2 * number)
+        photo(tmp_path / name / "2.png", 2 * number + 1)
+    pairs = pairs_of(source_of(tmp_path))
+    assert {pair.subject for pair in pairs} == {"Café crème", "red mug", "x" * 180}
+    assert {"café crème", "red mug"} <= {pair.class_noun for pair in pairs}
+
+
+def test_the_id_of_the_metadata_is_another_name_of_the_subject(tmp_path: Path) -> None:
+    for name in ("mug", "shoe"):
+        photo(tmp_path / name / "1.png", len(name))
+        photo(tmp_path / name / "2.png", 10 + len(name))
+    (tmp_path / "mug" / "metadata.json").write_text('{"id": "eval_0"}')
+    found = {pair.subject: pair.aliases for pair in pairs_of(source_of(tmp_path))}
+    assert found == {"mug": ("eval_0",), "shoe": ()}
 
 
 def test_pieces_of_work_end_between_objects_where_they_can(tmp_path: Path) -> None:
