@@ -16,11 +16,11 @@ from dreambooth3d.errors import ArtifactError, ConfigError, InputError
 from dreambooth3d.pairs.records import Chunk, RawPair, Record, Rejected
 from dreambooth3d.pairs.sources.chunking import pack_name, unpack_name, whole
 from dreambooth3d.pairs.sources.listing import list_files, place_files
-from dreambooth3d.pairs.sources.origin import printable
+from dreambooth3d.pairs.sources.origin import printable, subject_name
 from dreambooth3d.pairs.sources.recorded_splits import read_splits, unlisted_tars
 from dreambooth3d.pairs.sources.sample_tar import SampleTar
 from dreambooth3d.pairs.sources.tar_samples import TarSample
-from dreambooth3d.pairs.sources.wording import words_of
+from dreambooth3d.pairs.sources.wording import text_of, words_of
 from dreambooth3d.pairs.splits import HELD_OUT
 from dreambooth3d.vision.refusal import RefusedError
 
@@ -156,7 +156,7 @@ class WebDatasetSource:
         except RefusedError:
             # It is counted, and says so, when it is read.
             return
-        if not words_of(meta.get("subject")):
+        if not subject_name(text_of(meta.get("subject"))):
             yield (
                 f"samples without a subject, such as {printable(sample.key)} in "
                 f"{printable(first.name)}: each counts as a subject of its own, so a split goes "
@@ -174,7 +174,7 @@ class WebDatasetSource:
             key=key,
             reference=_require(sample, self.reference),
             target=_require(sample, self.target),
-            subject=words_of(meta.get("subject")) or where,
+            subject=subject_name(text_of(meta.get("subject"))) or where,
             # The photo it was made of, where that is known.
             origin=words_of(meta.get("origin")) or where,
             caption=_read_caption(_member(sample, self.caption)),

@@ -18,17 +18,22 @@ def whole_words(text: str) -> str:
 
 
 def words_of(value: JsonValue) -> str:
-    """Take a value of a JSON record as words: numbers too, since 42 is a name; null is none."""
+    """Take a value of a JSON record as words, see `text_of`."""
+    return whole_words(text_of(value))
+
+
+def text_of(value: JsonValue) -> str:
+    """Take a value of a JSON record as text: numbers too, since 42 is a name; null is none."""
     match value:
         case None | [] | {}:
             return ""
         case str():
-            return whole_words(value)
+            return value
         # Tables turn whole numbers into these as soon as one is missing.
         case float() if value.is_integer():
             return str(int(value))
         case _:
-            return whole_words(json.dumps(value, sort_keys=True, ensure_ascii=False))
+            return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def _visible(letter: str) -> str:

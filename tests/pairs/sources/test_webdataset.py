@@ -230,10 +230,11 @@ def with_meta(path: Path, *metas: Mapping[str, object]) -> Path:
 
 def test_numbers_are_subjects(tmp_path: Path) -> None:
     """Tables give ids as numbers, with a point once one of them is missing."""
-    with_meta(tmp_path / "a.tar", {"subject": 42}, {"subject": 42.0}, {"subject": "42"})
+    spelled = ({"subject": subject} for subject in (42, 42.0, "42", "42\u200b\n"))
+    with_meta(tmp_path / "a.tar", *spelled)
     source = source_of(tmp_path)
     pairs = [record for record in read_all(source) if isinstance(record, RawPair)]
-    assert [pair.subject for pair in pairs] == ["42", "42", "42"]
+    assert [pair.subject for pair in pairs] == ["42"] * 4
     assert source.remarks() == ()
 
 
