@@ -41,12 +41,15 @@ def run(config: PairsConfig, out: Path) -> tuple[Path, list[str]]:
 def test_any_number_of_workers_gives_the_bytes_of_one_process(
     config: PairsConfig, tmp_path: Path
 ) -> None:
+    (tmp_path / "blocked.txt").write_text("nobody\n")
+    config = replace(config, blocklist=str(tmp_path / "blocked.txt"))
     expected, _ = build_here(config, tmp_path / "here")
     for workers in (1, 2):
         folder, said = run(replace(config, workers=workers), tmp_path / str(workers))
         assert files(folder) == files(expected)
         assert said[0] == "pairs: captures: objects 2, pictures 9, pairs 8"
         assert any("dropped" in line for line in said)
+        assert any("match no subject 1 of 1, such as 'nobody'" in line for line in said)
         assert said[-1].startswith(f"pairs {folder.name}: ")
 
 
