@@ -277,11 +277,15 @@ class _Rank:
         self._started.touch()
 
     def on_step(self, progress: Progress) -> None:
-        """Report every so many updates."""
-        if progress.step % self._config.log_every == 0 or progress.step == self._config.steps:
-            ray.train.report({"step": progress.step, "loss": progress.loss})
+        """Tell the driver every so many updates, and Ray Train of every checkpoint."""
+        config = self._config
+        is_last = progress.step == config.steps
+        if progress.step % config.log_every == 0 or is_last:
             self._system.sample(progress.step)
             self.say(progress.line())
+        # Ray Train takes a report every two seconds and lets the next one wait until then.
+        if progress.step % config.save_every == 0 or is_last:
+            ray.train.report({"step": progress.step, "loss": progress.loss})
 
     def must_save(self, step: int) -> bool:
         """Whether a node of the training has been told to go; true once."""
