@@ -18,14 +18,14 @@ from dreambooth3d.artifacts.manifest import Manifest
 from dreambooth3d.artifacts.pairs import PairCorpus, read_manifest
 from dreambooth3d.artifacts.place import Place
 from dreambooth3d.errors import ConfigError, RunError, StoppedError
-from dreambooth3d.model.backbone import BackboneCard, Denoiser, localize, read_card, read_structure
+from dreambooth3d.model.backbone import BackboneCard, localize, read_card, read_structure
 from dreambooth3d.pretrain.config import PretrainConfig
 from dreambooth3d.pretrain.cost import describe_cost
 from dreambooth3d.pretrain.judge import Judge, read_validations
+from dreambooth3d.pretrain.loading import load_inputs
 from dreambooth3d.pretrain.pretrain import (
     HELD_OUT,
     TRAINED_ON,
-    PairExamples,
     has_latents,
     parents_of,
     start_card,
@@ -35,19 +35,12 @@ from dreambooth3d.pretrain.pretrain import (
 from dreambooth3d.pretrain.publishing import STAGE, manifest_sha256, publish_adapter, versioned
 from dreambooth3d.pretrain.recording import UnsentRuns, record_training
 from dreambooth3d.pretrain.stopping import decide, held_out_losses
-from dreambooth3d.runtime.backbones import (
-    dtype_of,
-    pick_device,
-    warm_denoiser,
-    warm_encoders,
-)
 from dreambooth3d.runtime.relay import relayed
 from dreambooth3d.runtime.session import last_line, ray_session, stopping, threads_for
 from dreambooth3d.runtime.system import SystemMetrics
 from dreambooth3d.runtime.tracking import recording
 from dreambooth3d.training.checkpoint import Checkpoint, drop_checkpoints
 from dreambooth3d.training.loop import Progress
-from dreambooth3d.training.sharded import load_sharded
 
 REVISION = 1
 _MAX_RESTARTS = 3
@@ -359,7 +352,7 @@ def _worker(arguments: Mapping[str, Any]) -> None:
     working, storage = out / ".checkpoints" / key, arguments["storage"]
     system = SystemMetrics()
     rank = _Rank(config, working, arguments["lines"], arguments["judge"], system)
-    backbone, examples = _load(config, arguments["corpus"])
+    backbone, examples = load_inputs(config, arguments["corpus"])
     try:
         adapter, result = train_adapter(
             config,
@@ -392,22 +385,3 @@ def _worker(arguments: Mapping[str, Any]) -> None:
         )
         drop_checkpoints(storage)
         shutil.rmtree(working, ignore_errors=True)
-
-
-def _load(config: PretrainConfig, place: Place) -> tuple[Denoiser, PairExamples]:
-    """Load what this training needs of the backbone: no encoders where the corpus has latents."""
-    corpus, card = PairCorpus.open(place, split=TRAINED_ON), read_card(config.backbone)
-    side = training_side(config, card)
-    if has_latents(config, corpus, card):
-        denoiser = _load_denoiser(config)
-        return denoiser, PairExamples(corpus, None, side, device=denoiser.device)
-    encoders = warm_encoders(config.backbone, config.precision)
-    return _load_denoiser(config), PairExamples(corpus, encoders, side)
-
-
-def _load_denoiser(config: PretrainConfig) -> Denoiser:
-    """Load the transformer, under `zero3` this rank's share of it and never more."""
-    if config.strategy != "zero3":
-        return warm_denoiser(config.backbone, config.precision)
-    dtype = dtype_of(config.precision)
-    return load_sharded(config.backbone, dtype=dtype, device=pick_device())
