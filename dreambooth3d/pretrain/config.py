@@ -1,12 +1,19 @@
 """Settings of the pretrain stage (arXiv 2603.18524, stage 1)."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from dreambooth3d.artifacts.settings import require_choices, require_range, resource
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.model.choices import ReferenceAttention
-from dreambooth3d.training.settings import OptimConfig, OptimizerName, Schedule, Strategy
+from dreambooth3d.training.settings import (
+    AVERAGED_EVERY,
+    OptimConfig,
+    OptimizerName,
+    Schedule,
+    Strategy,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +100,12 @@ class PretrainConfig:
             )
         require_range(self, "text_dropout", "reference_dropout", "average_decay", least=0, below=1)
         require_range(self, "seed", "size", least=0, below=2**63)
-        require_range(self, "sigma_shift", above=0)
+        require_range(self, "sigma_shift", above=0, below=math.inf)
+        if self.average_decay and min(self.steps, self.save_every) < AVERAGED_EVERY:
+            raise ConfigError(
+                f"steps and save_every must be at least {AVERAGED_EVERY} with average_decay, got "
+                f"{self.steps} and {self.save_every}; the average begins there"
+            )
         if self.strategy == "single" and self.workers != 1:
             raise ConfigError(
                 f"workers must be 1 with strategy single, got {self.workers}; use ddp or zero2"

@@ -150,7 +150,7 @@ def memory_of(config: PretrainConfig, cost: SampleCost) -> Memory:
         weights=(base // num if config.strategy == "zero3" else base) + masters,
         gradients=masters // shards,
         optimizer=_MOMENTS * masters // shards,
-        activations=cost.kept_bytes * config.batch_size // num,
+        activations=cost.kept_bytes * config.batch_share // config.num_parts,
     )
 
 

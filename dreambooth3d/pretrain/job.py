@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
@@ -17,7 +18,7 @@ from dreambooth3d.artifacts.key import artifact_key, exclusive, point_latest
 from dreambooth3d.artifacts.manifest import Manifest
 from dreambooth3d.artifacts.pairs import PairCorpus, read_manifest
 from dreambooth3d.artifacts.place import Place
-from dreambooth3d.errors import ConfigError, RunError, StoppedError
+from dreambooth3d.errors import ConfigError, InputError, RunError, StoppedError
 from dreambooth3d.model.backbone import BackboneCard, localize, read_card, read_structure
 from dreambooth3d.pretrain.config import PretrainConfig
 from dreambooth3d.pretrain.cost import describe_cost
@@ -39,7 +40,12 @@ from dreambooth3d.runtime.relay import relayed
 from dreambooth3d.runtime.session import last_line, ray_session, stopping, threads_for
 from dreambooth3d.runtime.system import SystemMetrics
 from dreambooth3d.runtime.tracking import recording
-from dreambooth3d.training.checkpoint import Checkpoint, drop_checkpoints
+from dreambooth3d.training.checkpoint import (
+    Checkpoint,
+    drop_checkpoints,
+    load_checkpoint,
+    saved_steps,
+)
 from dreambooth3d.training.loop import Progress
 
 REVISION = 1
@@ -99,9 +105,13 @@ def run(
     config = replace(config, backbone=localize(config.backbone), start=start)
     key = key_of(config, corpus)
     final = out / key
+    storage, unsent = _storage(config, out, key), UnsentRuns(out)
     with exclusive(out, key):
+        unsent.add(key, {**asdict(config), "checkpoints": storage.parent.url})
         if final.is_dir():
             report(f"pretrain {key}: already trained, nothing to do")
+            # Of a run that was killed just before it dropped them.
+            drop_checkpoints(storage)
         else:
             found = PairCorpus.open(corpus, split=TRAINED_ON, verify=True)
             told = _latents_told(config, found, read_card(config.backbone))
@@ -109,8 +119,6 @@ def run(
             _train(config, found.place, out.resolve(), key, report)
             report(f"pretrain {key}: adapter at {final}")
     point_latest(out, key)
-    unsent = UnsentRuns(out)
-    unsent.add(key, {**asdict(config), "checkpoints": _storage(config, out, key).parent.url})
     with recording(report):
         # With those that a server was not there for before.
         for earlier, params in unsent.all():
@@ -145,6 +153,7 @@ def _train(
                 # The storage is given apart: a URL may hold keys.
                 "config": asdict(replace(config, checkpoints="")),
                 "corpus": corpus,
+                "corpus_sha256": manifest_sha256(corpus),
                 "out": str(out),
                 "storage": _storage(config, out, key),
                 "key": key,
@@ -223,7 +232,8 @@ def _start_judge(
     """Start the actor that judges checkpoints; None where the corpus has nothing held out."""
     if not config.is_validated:
         return None
-    if not len(PairCorpus.open(corpus, split=HELD_OUT)):
+    # Damage that is found after the last step costs the training.
+    if not len(PairCorpus.open(corpus, split=HELD_OUT, verify=True)):
         if config.patience:
             raise ConfigError(
                 "patience must be 0 for a corpus without held-out subjects, "
@@ -249,13 +259,20 @@ class _Rank:
     """What one rank tells the driver, and asks of the cluster."""
 
     def __init__(
-        self, config: PretrainConfig, folder: Path, lines: Queue, judge: Any, system: SystemMetrics
+        self,
+        config: PretrainConfig,
+        folder: Path,
+        storage: Place,
+        lines: Queue,
+        judge: Any,
+        system: SystemMetrics,
     ) -> None:
         self._config, self._folder, self._lines = config, folder, lines
+        self._storage = storage
         self._judge, self._system = judge, system
         self._started = folder / "started"
         self._is_saved = False
-        self._last_judged: Any = None
+        self._judging: list[Any] = []
         self.is_first = ray.train.get_context().get_world_rank() == 0
 
     def on_start(self, step: int) -> None:
@@ -268,6 +285,18 @@ class _Rank:
             self.say(f"had no checkpoint yet, starts again from step 0/{self._config.steps}")
         self._started.parent.mkdir(parents=True, exist_ok=True)
         self._started.touch()
+        self._judge_again()
+
+    def _judge_again(self) -> None:
+        """Hand over what was saved and lost its judge: the queue before it ends with a driver."""
+        if self._judge is None:
+            return
+        judged = {row["step"] for row in read_validations(self._folder)}
+        for step in saved_steps(self._storage):
+            if step not in judged:
+                saved = load_checkpoint(self._storage, run_key=self._folder.name, step=step)
+                assert saved is not None
+                self.on_save(saved)
 
     def on_step(self, progress: Progress) -> None:
         """Tell the driver every so many updates, and Ray Train of every checkpoint."""
@@ -296,10 +325,10 @@ class _Rank:
         """Hand the weights to who judges them; only patience waits, for those handed before."""
         if self._judge is None:
             return
-        if self._config.patience and self._last_judged is not None:
-            ray.get(self._last_judged)
-        self._last_judged = self._judge.judge.remote(
-            checkpoint.step, checkpoint.average or checkpoint.weights
+        if self._config.patience:
+            ray.get(self._judging)
+        self._judging.append(
+            self._judge.judge.remote(checkpoint.step, checkpoint.average or checkpoint.weights)
         )
 
     def scores(self) -> dict[int, float]:
@@ -330,11 +359,19 @@ class _Rank:
         return held_out_losses(validations, every=config.save_every, last=config.steps)
 
     def validations(self) -> list[dict[str, Any]]:
-        """What has been found of every checkpoint; waits for the last one."""
-        found: list[dict[str, Any]] = (
-            [] if self._judge is None else ray.get(self._judge.results.remote())
-        )
-        return found
+        """What has been found of every checkpoint; waits for the last one.
+
+        A judge that failed costs its judgements alone, unless patience goes by them.
+        """
+        if self._judge is None:
+            return []
+        try:
+            ray.get(self._judging)
+        except RayError as error:
+            if self._config.patience:
+                raise
+            self.say(f"held-out subjects could not all be judged, got: {last_line(error)}")
+        return read_validations(self._folder)
 
     def say(self, line: str) -> None:
         """Tell the driver a line."""
@@ -351,8 +388,17 @@ def _worker(arguments: Mapping[str, Any]) -> None:
     out, key = Path(arguments["out"]), str(arguments["key"])
     working, storage = out / ".checkpoints" / key, arguments["storage"]
     system = SystemMetrics()
-    rank = _Rank(config, working, arguments["lines"], arguments["judge"], system)
-    backbone, examples = load_inputs(config, arguments["corpus"])
+    rank = _Rank(config, working, storage, arguments["lines"], arguments["judge"], system)
+    corpus, corpus_sha256 = arguments["corpus"], arguments["corpus_sha256"]
+    if manifest_sha256(corpus) != corpus_sha256:
+        raise InputError(
+            f"the corpus at {corpus.url} must stay as it was when the training began, got another "
+            "manifest; put it back, or run the command again to train on what is there"
+        )
+    if (out / key).is_dir():
+        # Another worker was lost after the adapter had been published.
+        return
+    backbone, examples = load_inputs(config, corpus)
     try:
         adapter, result = train_adapter(
             config,
@@ -380,7 +426,7 @@ def _worker(arguments: Mapping[str, Any]) -> None:
             result,
             rank.validations(),
             out / key,
-            corpus_sha256=manifest_sha256(examples.corpus.place),
+            corpus_sha256=corpus_sha256,
             system=system.points,
         )
         drop_checkpoints(storage)

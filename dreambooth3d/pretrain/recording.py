@@ -26,7 +26,9 @@ class UnsentRuns:
         self._folder = out / ".unsent"
 
     def add(self, key: str, params: Mapping[str, Any]) -> None:
-        """Remember a training until it is recorded."""
+        """Remember a training until it is recorded, with the parameters it was first run with."""
+        if self._path(key).is_file():
+            return
         with publish_file(self._path(key)) as aside:
             aside.write_text(json.dumps(dict(params)), encoding="utf-8")
 

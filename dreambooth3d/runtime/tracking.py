@@ -15,8 +15,10 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from dreambooth3d.artifacts.key import exclusive
+from dreambooth3d.artifacts.store import hide_keys
 
 SERVING_ALIAS = "serving"
 _SCORE_TAG = "score"
@@ -56,9 +58,11 @@ def recording(report: Callable[[str], None]) -> Iterator[None]:
     """Let a stage end well without its tracking server; the next run records what is missing."""
     try:
         yield
-    except MlflowException as error:
-        first = str(error).splitlines()[0]
-        report(f"MLflow could not be written, run the command again to record it later: {first}")
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        # Web errors are of OSError. A database says what failed at length, with its statement.
+        lines = hide_keys(str(error), os.environ.get("MLFLOW_TRACKING_URI", "")).splitlines()
+        told = lines[0] if lines else type(error).__name__
+        report(f"MLflow could not be written, run the command again to record it later: {told}")
 
 
 class Tracker:

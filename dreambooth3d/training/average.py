@@ -5,8 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-# Gathering weights from several devices at every update would cost more than it brings.
-EVERY = 10
+from dreambooth3d.training.settings import AVERAGED_EVERY
 
 
 class WeightAverage:
@@ -27,11 +26,11 @@ class WeightAverage:
     @staticmethod
     def is_due(step: int) -> bool:
         """Whether the weights after `step` finished updates are taken in."""
-        return step % EVERY == 0
+        return step % AVERAGED_EVERY == 0
 
     def add(self, weights: Mapping[str, Tensor], step: int) -> None:
         """Take in the weights after `step` finished updates."""
-        decay = min(self._decay, (1 + step) / (10 + step)) ** EVERY
+        decay = min(self._decay, (1 + step) / (10 + step)) ** AVERAGED_EVERY
         torch._foreach_lerp_(
             list(self._weights.values()), [weights[name] for name in self._weights], 1 - decay
         )

@@ -144,9 +144,10 @@ def load_checkpoint(
 def drop_checkpoints(folder: Path | Place) -> None:
     """Delete all checkpoints, once the training is published."""
     home = _place(folder)
-    for file in home.list():
-        if _ANY.fullmatch(file.name):
-            (home / file.name).delete()
+    names = [file.name for file in home.list() if _ANY.fullmatch(file.name)]
+    # States first: without its state, what is left of a checkpoint is none.
+    for name in sorted(names, key=lambda name: not name.endswith(".json")):
+        (home / name).delete()
 
 
 def _place(folder: Path | Place) -> Place:

@@ -177,7 +177,8 @@ class DeepSpeedEngine:
             losses.append(float(loss.detach()))
         self._num_finished += 1
         norm = self._engine.get_global_grad_norm()
-        return sum(losses) / len(losses), float("nan") if norm is None else float(norm)
+        assert norm is not None, "DeepSpeed tells it after every step"
+        return sum(losses) / len(losses), float(norm)
 
     def mean(self, value: float) -> float:
         """Average a number over ranks."""

@@ -1,5 +1,6 @@
 """The loop: batch, loss, step, report, save. Pretraining and personalization both run it."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -127,7 +128,7 @@ def fit(
 
     Raises:
         StoppedError: it was told to end; a checkpoint has been saved.
-        RunError: the loss stopped being a number; the last checkpoint is kept.
+        RunError: the loss or its gradient stopped being a number; the last checkpoint is kept.
     """
     losses = [] if resume is None else list(resume.losses)
     first = len(losses)
@@ -141,7 +142,7 @@ def fit(
         lr = plan.optim.lr_at(step, plan.num_steps)
         loss, norm = engine.update(batches, lr)
         losses.append(engine.mean(loss))
-        _check_loss(losses[-1], step)
+        _check_finite(losses[-1], norm, step)
         if average is not None and average.is_due(step + 1):
             average.add(engine.weights(), step + 1)
         now = time.monotonic()
@@ -204,12 +205,14 @@ def _gather(
     )
 
 
-def _check_loss(loss: float, step: int) -> None:
-    if loss != loss or loss in (float("inf"), float("-inf")):
-        raise RunError(
-            f"the loss must stay a finite number, got {loss} at step {step}; "
-            "lower lr, or train in fp32, and run the command again to go on from the checkpoint"
-        )
+def _check_finite(loss: float, norm: float, step: int) -> None:
+    """Raise before weights that are no numbers reach a checkpoint."""
+    for name, value in (("loss", loss), ("norm of the gradient", norm)):
+        if not math.isfinite(value):
+            raise RunError(
+                f"the {name} must stay a finite number, got {value} at step {step}; "
+                "lower lr, or train in fp32, and run the command again to go on from the checkpoint"
+            )
 
 
 def format_seconds(seconds: float) -> str:

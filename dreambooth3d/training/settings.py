@@ -9,6 +9,9 @@ from dreambooth3d.errors import ConfigError
 OptimizerName = Literal["adamw", "muon", "prodigy"]
 Schedule = Literal["constant", "cosine"]
 Strategy = Literal["single", "ddp", "zero2", "zero3"]
+# Updates between two weights of an average: gathering them from several devices costs more than
+# the others would bring.
+AVERAGED_EVERY = 10
 STRATEGIES: tuple[Strategy, ...] = ("single", "ddp", "zero2", "zero3")
 
 
@@ -41,8 +44,8 @@ class OptimConfig:
             raise ConfigError(
                 f"optimizer must be adamw, muon or prodigy, got {self.optimizer!r}; choose one"
             )
-        if self.lr <= 0:
-            raise ConfigError(f"lr must be positive, got {self.lr}; the paper uses 1e-4")
+        if not 0 < self.lr < math.inf:
+            raise ConfigError(f"lr must be a positive number, got {self.lr}; the paper uses 1e-4")
         if self.schedule not in ("constant", "cosine"):
             raise ConfigError(
                 f"schedule must be constant or cosine, got {self.schedule!r}; choose one"

@@ -64,6 +64,9 @@ def test_commas_part_entries_and_stay_in_values() -> None:
         (PretrainConfig(), "strategy=fsdp", "strategy must be one of .*zero2.*got 'fsdp'"),
         (PretrainConfig(), "reference_attention=half", "reference_attention must be one of"),
         (PretrainConfig(), "workers=3", "batch_size must be a multiple of workers"),
+        (PretrainConfig(), "average_decay=0.9,save_every=5", "save_every must be at least 10"),
+        (PretrainConfig(), "sigma_shift=inf", "sigma_shift must be above 0 and below inf"),
+        (PretrainConfig(), "lr=nan", "lr must be a positive number"),
         (PersonalizeConfig(), "method=lora", "method must be one of joint"),
         (PersonalizeConfig(), "prompt=a thing", "prompt must hold"),
         (PairsConfig(), "samples=0", "samples must be at least 1"),
@@ -72,7 +75,7 @@ def test_commas_part_entries_and_stay_in_values() -> None:
 )
 def test_bad_settings_are_one_sentence(config: object, setting: str, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
-        apply_settings(config, [setting])
+        apply_settings(config, setting.split(","))
 
 
 def test_recipes_are_complete_and_named() -> None:

@@ -79,6 +79,12 @@ def test_zero_shards_what_it_says(full: SampleCost) -> None:
     assert zero3.total < zero2.total < ddp.total
 
 
+def test_parts_of_a_share_are_kept_one_at_a_time(full: SampleCost) -> None:
+    whole = replace(FULL, workers=1, batch_size=64)
+    parts = replace(whole, micro_batch_size=8)
+    assert memory_of(parts, full).activations * 8 == memory_of(whole, full).activations
+
+
 def test_time_falls_with_devices_and_their_speed(full: SampleCost) -> None:
     slow, fast = GPUS[0], GPUS[-1]
     assert hours_of(FULL, full, slow) > hours_of(FULL, full, fast)

@@ -4,11 +4,13 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import OperationalError
 
 from dreambooth3d.artifacts.pairs import PairCorpus
 from dreambooth3d.model.backbone import load_backbone
@@ -19,6 +21,7 @@ from dreambooth3d.pretrain.pretrain import PairExamples, train_adapter
 from dreambooth3d.pretrain.publishing import manifest_sha256, publish_adapter
 from dreambooth3d.pretrain.recording import MODEL, UnsentRuns
 from dreambooth3d.runtime.system import SystemMetrics
+from dreambooth3d.runtime.tracking import recording
 from tests.pairs.corpora import build_here
 
 
@@ -61,7 +64,8 @@ def test_a_server_that_starts_late_gets_everything(
     said: list[str] = []
     job.run(configs[0], corpus, out, report=said.append)
     assert "MLflow could not be written" in said[-1]
-    assert [key for key, _ in UnsentRuns(out).all()] == [first.name]
+    job.run(replace(configs[0], log_every=7), corpus, out, report=said.append)
+    assert [(key, told["log_every"]) for key, told in UnsentRuns(out).all()] == [(first.name, 1)]
 
     order = (
         sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1",
@@ -89,6 +93,27 @@ def test_a_server_that_starts_late_gets_everything(
     finally:
         server.terminate()
         server.wait(timeout=30)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MlflowException("to http://me:secret@host: refused\nat length"),
+        OperationalError("SELECT 1", {}, Exception("no answer")),
+        PermissionError(13, "denied"),
+    ],
+)
+def test_a_store_that_cannot_be_written_is_one_line_without_keys(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@host")
+    said: list[str] = []
+    with recording(said.append):
+        raise error
+    assert len(said) == 1
+    assert said[0].startswith("MLflow could not be written")
+    assert "secret" not in said[0]
+    assert "\n" not in said[0]
 
 
 def wait_for(uri: str) -> MlflowClient:

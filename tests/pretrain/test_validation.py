@@ -55,6 +55,18 @@ def test_without_an_update_references_still_are_seen_but_teach_nothing(
     assert abs(validator.judge(0).gain) < 0.2
 
 
+def test_a_training_in_bf16_is_judged_in_bf16(
+    validator: Validator, miniature: Path, tmp_path: Path
+) -> None:
+    backbone = load_backbone(str(miniature), dtype=torch.bfloat16)
+    corpus = write_scenes(tmp_path / "pairs", samples=6)
+    short = Validator(CONFIG, backbone, PairExamples(corpus, backbone, 32))
+    for judging in (short, validator):
+        judging.load(weights(validator, seed=1))
+    assert short.judge(1).loss == pytest.approx(validator.judge(1).loss, rel=0.05)
+    assert -1 <= short.draw(tmp_path / "step.png").own <= 1
+
+
 def test_foreign_weights_are_refused(validator: Validator) -> None:
     with pytest.raises(ArtifactError, match="those of the trained parameters"):
         validator.load({"other": torch.zeros(1)})

@@ -86,6 +86,25 @@ def test_a_checkpoint_that_was_not_finished_is_none(home: Place) -> None:
     assert saved_steps(home) == [1, 2]
 
 
+def test_dropping_all_may_be_interrupted_and_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (4, 8):
+        save_checkpoint(tmp_path, checkpoint(step))
+    gone: list[str] = []
+
+    def delete(place: Place) -> None:
+        if len(gone) == 3:
+            raise OSError("killed here")
+        gone.append(place.name)
+        Path(place.url).unlink()
+
+    monkeypatch.setattr(Place, "delete", delete)
+    with pytest.raises(OSError, match="killed here"):
+        drop_checkpoints(tmp_path)
+    assert saved_steps(tmp_path) == []
+
+
 def test_the_best_and_the_newest_stay(home: Place) -> None:
     scores: dict[int, float] = {}
     for step, score in ((1, 0.9), (2, 0.3), (3, 0.5), (4, 0.6), (5, 0.7)):

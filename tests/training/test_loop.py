@@ -217,6 +217,24 @@ def test_a_loss_that_is_no_number_stops_with_the_checkpoint_kept(tmp_path: Path)
     assert found.step == 8
 
 
+def test_a_gradient_that_is_no_number_reaches_no_checkpoint(tmp_path: Path) -> None:
+    engine = make_engine()
+    seen = []
+
+    def spoil(grad: torch.Tensor) -> torch.Tensor:
+        seen.append(grad)
+        # The loss of this update is sound: it shows only in the weights after it.
+        return grad * float("nan") if len(seen) == 8 else grad
+
+    dict(engine._task.named_parameters())["line.weight"].register_hook(spoil)
+    with pytest.raises(RunError, match="norm of the gradient must stay .* got nan at step 7"):
+        fit(engine, batch, plan(tmp_path))
+    found = load_checkpoint(tmp_path, run_key="run")
+    assert found is not None
+    assert found.step == 4
+    assert all(torch.isfinite(weight).all() for weight in found.weights.values())
+
+
 def test_a_task_without_parameters_and_an_unknown_strategy_are_refused() -> None:
     with pytest.raises(ConfigError, match="parameters that learn"):
         TorchEngine(Line().requires_grad_(False), OptimConfig())
