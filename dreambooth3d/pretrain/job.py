@@ -213,7 +213,7 @@ def _fit(trainer: TorchTrainer, stop: Path, report: Callable[[str], None]) -> bo
 
 
 def _has_gpus(config: PretrainConfig) -> bool:
-    """Whether every worker gets a GPU; without asking, a cluster with too few is a mistake."""
+    """Whether every worker gets a GPU; without asking, a cluster with too little is a mistake."""
     if config.device != "auto":
         return config.device == "gpu"
     num_workers = config.workers
@@ -222,6 +222,12 @@ def _has_gpus(config: PretrainConfig) -> bool:
         raise ConfigError(
             f"workers must be at most the cluster's GPUs ({num_gpus}), got {num_workers}; "
             "lower workers, or ask for GPUs with --set device=gpu"
+        )
+    num_cpus = int(ray.cluster_resources().get("CPU", 0))
+    if not num_gpus and num_cpus < num_workers:
+        raise ConfigError(
+            f"workers must be at most the cluster's cores ({num_cpus}), got {num_workers}; "
+            "lower workers, or wait for more with --set device=cpu or device=gpu"
         )
     return num_gpus > 0
 

@@ -227,7 +227,7 @@ def test_a_gradient_that_is_no_number_reaches_no_checkpoint(tmp_path: Path) -> N
         return grad * float("nan") if len(seen) == 8 else grad
 
     dict(engine._task.named_parameters())["line.weight"].register_hook(spoil)
-    with pytest.raises(RunError, match="norm of the gradient must stay .* got nan at step 7"):
+    with pytest.raises(RunError, match=r"norm of the gradient must stay .* got nan at step 7"):
         fit(engine, batch, plan(tmp_path))
     found = load_checkpoint(tmp_path, run_key="run")
     assert found is not None
