@@ -7,7 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dreambooth3d.artifacts.key import latest
-from dreambooth3d.pretrain import job
+from dreambooth3d.pretrain import job, planning
 from pipelines.cli import guarded, parser, print_plan
 from pipelines.recipes import find_recipe
 from pipelines.settings import apply_settings
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
         given.out / "pairs", what="pairs", made_by="python pipelines/build_pairs.py"
     )
     if given.dry_run:
-        plan = job.plan(config, corpus, given.out / "pretrain")
+        plan = planning.plan(config, corpus, given.out / "pretrain")
         # As people call it: a URL may hold keys.
         print_plan(replace(config, checkpoints=plan["checkpoints"]), plan)
         return 0

@@ -23,7 +23,7 @@ from typing import Any, Literal, get_args
 import torch
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from dreambooth3d.artifacts.image import flatten, read_image
 from dreambooth3d.artifacts.jsonfile import JsonValue, read_json, write_json
@@ -222,7 +222,8 @@ def save_adapter(folder: Path, adapter: Adapter) -> AdapterCard:
     folder.mkdir(parents=True, exist_ok=True)
     for role, tensors in adapter.weights.items():
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(plain, folder / _weights_name(role), metadata={"format": "pt"})
+        # Not `save_file`: what it makes can be read by its owner alone.
+        (folder / _weights_name(role)).write_bytes(save(plain, metadata={"format": "pt"}))
     for number, view in enumerate(adapter.references, start=1):
         path = folder / f"references/{number:03d}.png"
         path.parent.mkdir(exist_ok=True)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from dreambooth3d.errors import AdapterError
@@ -103,7 +103,8 @@ def export_published(folder: Path, weights: Mapping[Role, Mapping[str, Tensor]])
     for role, tensors in weights.items():
         path = folder / PUBLISHED_FOLDERS[role] / PUBLISHED_FILE
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({to_published(n): t.contiguous() for n, t in tensors.items()}, path)
+        # Not `save_file`: what it makes can be read by its owner alone.
+        path.write_bytes(save({to_published(n): t.contiguous() for n, t in tensors.items()}))
 
 
 def import_published(folder: Path) -> dict[Role, dict[str, Tensor]]:

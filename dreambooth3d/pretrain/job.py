@@ -14,26 +14,22 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
 
 from dreambooth3d.artifacts.adapter import find_adapter
-from dreambooth3d.artifacts.key import artifact_key, exclusive, point_latest
+from dreambooth3d.artifacts.key import exclusive, point_latest
 from dreambooth3d.artifacts.manifest import Manifest
-from dreambooth3d.artifacts.pairs import PairCorpus, read_manifest
+from dreambooth3d.artifacts.pairs import PairCorpus
 from dreambooth3d.artifacts.place import Place
 from dreambooth3d.errors import ConfigError, InputError, RunError, StoppedError
-from dreambooth3d.model.backbone import BackboneCard, localize, read_card, read_structure
+from dreambooth3d.model.backbone import localize, read_card
 from dreambooth3d.pretrain.config import PretrainConfig
-from dreambooth3d.pretrain.cost import describe_cost
 from dreambooth3d.pretrain.judge import Judge, read_validations
 from dreambooth3d.pretrain.loading import load_inputs
+from dreambooth3d.pretrain.planning import key_of, latents_told, storage_of
 from dreambooth3d.pretrain.pretrain import (
     HELD_OUT,
     TRAINED_ON,
-    has_latents,
-    parents_of,
-    start_card,
     train_adapter,
-    training_side,
 )
-from dreambooth3d.pretrain.publishing import STAGE, manifest_sha256, publish_adapter, versioned
+from dreambooth3d.pretrain.publishing import manifest_sha256, publish_adapter
 from dreambooth3d.pretrain.recording import UnsentRuns, record_training
 from dreambooth3d.pretrain.stopping import decide, held_out_losses
 from dreambooth3d.runtime.relay import relayed
@@ -48,46 +44,12 @@ from dreambooth3d.training.checkpoint import (
 )
 from dreambooth3d.training.loop import Progress
 
-REVISION = 1
 _MAX_RESTARTS = 3
 # A preemption is announced a minute or more ahead; asking makes the workers wait for each other.
 _LOOK_EVERY = 5
 _STOP_NAME, _POLL_SECONDS = "stop", 0.5
 # A lost worker or node: the others start again with it from the last checkpoint.
 _MAX_FAILURES = 3
-_LATENTS_USED = "the corpus is encoded, no encoder is loaded"
-_LATENTS_UNUSED = (
-    "latents of the corpus are of another backbone, side or precision, pairs are encoded anew"
-)
-_LATENTS_ABSENT = "the corpus has none, pairs are encoded as they come, once each"
-
-
-def key_of(config: PretrainConfig, corpus: Path | str) -> str:
-    """Artifact key of the adapter these settings make from this corpus."""
-    corpus_key = read_manifest(Place.parse(str(corpus))).key
-    parents = parents_of(corpus_key, read_card(config.backbone), start_card(config))
-    return artifact_key(STAGE, REVISION, versioned(config), parents)
-
-
-def plan(config: PretrainConfig, corpus: Path | str, out: Path) -> dict[str, Any]:
-    """Say what `run` would do, without doing it."""
-    card = read_card(config.backbone)
-    side = training_side(config, card)
-    key, found = key_of(config, corpus), PairCorpus.open(corpus, split=TRAINED_ON)
-    return {
-        "inputs": {"pairs": found.place.url, "num_pairs": len(found)},
-        "latents": _latents_told(config, found, card),
-        "backbone": f"{card.name} ({card.revision})",
-        "artifact": str(out / key),
-        "is done": (out / key).is_dir(),
-        "workers": f"{config.workers} x {config.strategy}",
-        "updates": f"{config.steps} of {config.batch_size} pairs",
-        "pictures": f"{side} x {side} pixels",
-        "reference attention": config.reference_attention,
-        "start": config.start or "anew",
-        "checkpoints": _storage(config, out, key).url,
-        "cost": describe_cost(config, read_structure(config.backbone), side),
-    }
 
 
 def run(
@@ -105,7 +67,7 @@ def run(
     config = replace(config, backbone=localize(config.backbone), start=start)
     key = key_of(config, corpus)
     final = out / key
-    storage, unsent = _storage(config, out, key), UnsentRuns(out)
+    storage, unsent = storage_of(config, out, key), UnsentRuns(out)
     with exclusive(out, key):
         unsent.add(key, {**asdict(config), "checkpoints": storage.parent.url})
         if final.is_dir():
@@ -114,7 +76,7 @@ def run(
             drop_checkpoints(storage)
         else:
             found = PairCorpus.open(corpus, split=TRAINED_ON, verify=True)
-            told = _latents_told(config, found, read_card(config.backbone))
+            told = latents_told(config, found, read_card(config.backbone))
             report(f"pretrain {key}: {told}")
             _train(config, found.place, out.resolve(), key, report)
             report(f"pretrain {key}: adapter at {final}")
@@ -125,19 +87,6 @@ def run(
             record_training(out / earlier, params, out.parent)
             unsent.remove(earlier)
     return Manifest.load(final)
-
-
-def _latents_told(config: PretrainConfig, corpus: PairCorpus, card: BackboneCard) -> str:
-    """Say whether the corpus's latents are used, or pairs are encoded in the training."""
-    if "latents" not in corpus.manifest.outputs:
-        return _LATENTS_ABSENT
-    return _LATENTS_USED if has_latents(config, corpus, card) else _LATENTS_UNUSED
-
-
-def _storage(config: PretrainConfig, out: Path, key: str) -> Place:
-    """Where the checkpoints of a training are."""
-    home = Place.parse(config.checkpoints or str(out.resolve() / ".checkpoints"))
-    return home / key
 
 
 def _train(
@@ -155,7 +104,7 @@ def _train(
                 "corpus": corpus,
                 "corpus_sha256": manifest_sha256(corpus),
                 "out": str(out),
-                "storage": _storage(config, out, key),
+                "storage": storage_of(config, out, key),
                 "key": key,
                 "threads": threads,
                 "lines": lines,
@@ -285,12 +234,14 @@ class _Rank:
         """Say where an interrupted training goes on."""
         if not self.is_first:
             return
+        was_at = int(self._started.read_text() or 0) if self._started.is_file() else None
+        lost = f", {was_at - step} steps were lost" if was_at is not None and was_at > step else ""
         if step:
-            self.say(f"goes on from the checkpoint of step {step}/{self._config.steps}")
-        elif self._started.is_file():
-            self.say(f"had no checkpoint yet, starts again from step 0/{self._config.steps}")
+            self.say(f"goes on from the checkpoint of step {step}/{self._config.steps}{lost}")
+        elif was_at is not None:
+            self.say(f"had no checkpoint yet, starts again from step 0/{self._config.steps}{lost}")
         self._started.parent.mkdir(parents=True, exist_ok=True)
-        self._started.touch()
+        self._started.write_text(str(step))
         self._judge_again()
 
     def _judge_again(self) -> None:
@@ -310,7 +261,9 @@ class _Rank:
         is_last = progress.step == config.steps
         if progress.step % config.log_every == 0 or is_last:
             self._system.sample(progress.step)
-            self.say(progress.line())
+            self.say(f"{progress.line()} {config.batch_size / progress.seconds:.1f} pairs/s")
+            if self.is_first:
+                self._started.write_text(str(progress.step))
         # Ray Train takes a report every two seconds and lets the next one wait until then.
         if progress.step % config.save_every == 0 or is_last:
             ray.train.report({"step": progress.step, "loss": progress.loss})

@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from dreambooth3d.artifacts.pairs import PairCorpus
 from dreambooth3d.model.backbone import load_backbone
 from dreambooth3d.pairs.config import PairsConfig
-from dreambooth3d.pretrain import job
+from dreambooth3d.pretrain import job, planning
 from dreambooth3d.pretrain.config import PretrainConfig
 from dreambooth3d.pretrain.pretrain import PairExamples, train_adapter
 from dreambooth3d.pretrain.publishing import manifest_sha256, publish_adapter
@@ -29,7 +29,7 @@ def finished(config: PretrainConfig, corpus: Path, out: Path) -> Path:
     """A training that was published, and is in no MLflow."""
     found = PairCorpus.open(corpus)
     backbone = load_backbone(config.backbone)
-    key, system = job.key_of(config, corpus), SystemMetrics()
+    key, system = planning.key_of(config, corpus), SystemMetrics()
     adapter, result = train_adapter(
         config, backbone, PairExamples(found, backbone, 32), run_key=key, folder=None,
         on_step=lambda progress: system.sample(progress.step),

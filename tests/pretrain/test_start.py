@@ -12,7 +12,7 @@ from dreambooth3d.errors import AdapterError, ConfigError
 from dreambooth3d.model.backbone import Backbone, load_backbone
 from dreambooth3d.model.names import from_peft
 from dreambooth3d.pairs.config import PairsConfig
-from dreambooth3d.pretrain import job
+from dreambooth3d.pretrain import planning
 from dreambooth3d.pretrain.config import PretrainConfig
 from dreambooth3d.pretrain.pretrain import PairExamples, build_task, train_adapter
 from tests.pairs.corpora import build_here
@@ -61,7 +61,7 @@ def test_its_card_names_the_start_and_counts_its_updates(
     adapter, _ = train_adapter(config, backbone, examples, run_key="second", folder=None)
     assert adapter.card.steps == 5
     assert adapter.card.parents[-1] == "first"
-    keys = {job.key_of(replace(c, backbone=str(backbone.card.folder)), corpus)
+    keys = {planning.key_of(replace(c, backbone=str(backbone.card.folder)), corpus)
             for c in (config, replace(config, start=""))}  # fmt: skip
     assert len(keys) == 2
 
