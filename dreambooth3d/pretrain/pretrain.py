@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ from dreambooth3d.training.engine import build_engine
 from dreambooth3d.training.examples import blank_example, encode_example, unpack_example
 from dreambooth3d.training.loop import FitResult, Plan, Progress, fit, resume_point
 from dreambooth3d.training.order import DataOrder
+from dreambooth3d.training.prefetch import prefetched
 from dreambooth3d.training.task import AdapterTask, BatchRules, Example, TrainBatch, build_batch
 
 # The adapter works at the published strength whatever a file's alpha says (method, section 3).
@@ -65,6 +67,11 @@ class PairExamples:
         self._cache: OrderedDict[int, Example] = OrderedDict()
         if encoders is not None:
             encoders.codec.latent_size(1, side, side)
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether latents are read, not made."""
+        return self._encoders is None
 
     def __call__(self, index: int) -> Example:
         """Return example `index`, encoded."""
@@ -241,18 +248,21 @@ def train_adapter(
             build_batch(part, examples, rules, device=device, dtype=torch.float32) for part in parts
         ]
 
-    result = fit(
-        engine,
-        load_batch,
-        plan,
-        resume=resume,
-        on_step=on_step,
-        must_save=must_save,
-        on_save=on_save,
-        scores=scores,
-        must_stop=must_stop,
-        must_end=must_end,
-    )
+    # On a CPU encoders would take the cores from the training.
+    is_ahead = examples.is_encoded or backbone.device.type != "cpu"
+    with prefetched(load_batch, plan.num_steps) if is_ahead else nullcontext(load_batch) as load:
+        result = fit(
+            engine,
+            load,
+            plan,
+            resume=resume,
+            on_step=on_step,
+            must_save=must_save,
+            on_save=on_save,
+            scores=scores,
+            must_stop=must_stop,
+            must_end=must_end,
+        )
     trained, step = result.average or engine.weights(), len(result.losses)
     if folder is not None and (chosen := choose()) is not None:
         checkpoint = load_checkpoint(folder, run_key=run_key, step=chosen)
