@@ -33,6 +33,15 @@ class TextStates:
                 "encode the prompt with PromptEncoder"
             )
 
+    def to(self, device: str | torch.device) -> "TextStates":
+        """Return the same states on a device."""
+        glyphs = self.glyphs_GD
+        return TextStates(
+            states_SD=self.states_SD.to(device),
+            glyphs_GD=None if glyphs is None else glyphs.to(device),
+            span=self.span,
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class TextLayout:

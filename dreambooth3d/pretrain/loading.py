@@ -19,8 +19,7 @@ def load_inputs(config: PretrainConfig, place: Place) -> tuple[Denoiser, PairExa
     corpus, card = PairCorpus.open(place, split=TRAINED_ON), read_card(config.backbone)
     side = training_side(config, card)
     if has_latents(config, corpus, card):
-        denoiser = _load_denoiser(config)
-        return denoiser, PairExamples(corpus, None, side, device=denoiser.device)
+        return _load_denoiser(config), PairExamples(corpus, None, side)
     encoders = warm_encoders(config.backbone, config.precision)
     return _load_denoiser(config), PairExamples(corpus, encoders, side)
 

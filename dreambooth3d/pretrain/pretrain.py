@@ -46,8 +46,8 @@ class PairExamples:
         encoders: encode pairs on first use; None reads latents that the corpus has, see
             `has_latents`.
         side: of the square pictures, in pixels.
-        device: of text states that are read.
-        capacity: how many examples are kept in memory (8 KB each at 64 px, 0.3 MB at 512 px).
+        capacity: how many examples are kept in memory, none on a device: 38 KB each on `tiny`,
+            about 1 MB at 512 px, most of it text states.
     """
 
     def __init__(
@@ -56,13 +56,11 @@ class PairExamples:
         encoders: Encoders | None,
         side: int,
         *,
-        device: str | torch.device = "cpu",
         capacity: int = 16_384,
     ) -> None:
         self.corpus = corpus
         self._encoders = encoders
         self._side = side
-        self._device = device
         self._capacity = capacity
         self._cache: OrderedDict[int, Example] = OrderedDict()
         if encoders is not None:
@@ -86,7 +84,7 @@ class PairExamples:
         if self._encoders is not None:
             return blank_example(self._encoders, self._side)
         data = (self.corpus.place / BLANK_NAME).read_bytes()
-        return unpack_example(data, name=BLANK_NAME, device=self._device)
+        return unpack_example(data, name=BLANK_NAME)
 
     def _load(self, index: int) -> Example:
         if self._encoders is not None:
@@ -99,7 +97,7 @@ class PairExamples:
             raise ArtifactError(
                 f"sample {key} must have the member {LATENTS}, got none; make the pairs again"
             )
-        return unpack_example(members[LATENTS], name=f"sample {key}", device=self._device)
+        return unpack_example(members[LATENTS], name=f"sample {key}")
 
 
 def training_side(config: PretrainConfig, card: BackboneCard) -> int:

@@ -109,7 +109,7 @@ class Validator:
         # Far apart: neighbours show the same subject.
         places = np.linspace(0, len(examples.corpus) - 1, count).round().astype(int)
         self._examples = [examples(int(place)) for place in places]
-        self._null_text = examples.blank().caption
+        self._null_text = examples.blank().caption.to(backbone.device)
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Take the trained weights of a checkpoint, named as in the task.
@@ -162,7 +162,7 @@ class Validator:
             target_BCTHW=targets.to(backbone.device, backbone.dtype),
             noise_BCTHW=noise.to(backbone.device, backbone.dtype),
             sigma_B=torch.full((len(rows),), level, device=backbone.device),
-            texts=tuple(self._examples[row].caption for row in rows),
+            texts=tuple(self._examples[row].caption.to(backbone.device) for row in rows),
             references_BVCHW=views.to(backbone.device, backbone.dtype),
         )
 

@@ -19,7 +19,7 @@ from dreambooth3d.training.task import Example
 def encode_example(
     reference: Image.Image, target: Image.Image, caption: str, encoders: Encoders, side: int
 ) -> Example:
-    """Encode a pair.
+    """Encode a pair; what comes of it is in memory, whatever the encoders run on.
 
     Args:
         reference, target: made square with `side` pixels first.
@@ -30,7 +30,7 @@ def encode_example(
     return Example(
         target_CTHW=encode_view(target, encoders, side).transpose(0, 1),
         references_VCHW=encode_view(reference, encoders, side),
-        caption=encoders.prompts(caption),
+        caption=encoders.prompts(caption).to("cpu"),
     )
 
 
@@ -62,20 +62,19 @@ def pack_example(example: Example) -> bytes:
     return packed
 
 
-def unpack_example(data: bytes, *, name: str, device: str | torch.device = "cpu") -> Example:
+def unpack_example(data: bytes, *, name: str) -> Example:
     """Read what `pack_example` wrote.
 
     Args:
         data: safetensors.
         name: of the sample in an error's text.
-        device: of the text states; latents stay in memory, as `encode_example` leaves them.
     """
     try:
         found: Mapping[str, Tensor] = load(data)
         return Example(
             target_CTHW=found["target"],
             references_VCHW=found.get("references"),
-            caption=_caption(found, device),
+            caption=_caption(found),
         )
     except (SafetensorError, KeyError) as error:
         raise ArtifactError(
@@ -84,11 +83,11 @@ def unpack_example(data: bytes, *, name: str, device: str | torch.device = "cpu"
         ) from error
 
 
-def _caption(found: Mapping[str, Tensor], device: str | torch.device) -> TextStates:
+def _caption(found: Mapping[str, Tensor]) -> TextStates:
     glyphs = found.get("glyphs")
     return TextStates(
-        states_SD=found["text"].to(device),
-        glyphs_GD=None if glyphs is None else glyphs.to(device),
+        states_SD=found["text"],
+        glyphs_GD=glyphs,
         span=_span(found),
     )
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +87,9 @@ def build_batch(
         if example.weight_HW is not None:
             weights.append(example.weight_HW)
         is_textless = rules.null_text is not None and bool(chances[0] < rules.text_dropout)
-        texts.append(rules.null_text if is_textless else example.caption)
+        text = rules.null_text if is_textless else example.caption
+        assert text is not None
+        texts.append(text.to(device))
         is_blank = rules.null_references_VCHW is not None and bool(
             chances[1] < rules.reference_dropout
         )
@@ -99,7 +100,7 @@ def build_batch(
         target_BCTHW=torch.stack(targets).to(device, dtype),
         noise_BCTHW=torch.stack(noises).to(device, dtype),
         sigma_B=torch.stack(sigmas).to(device),
-        texts=cast("tuple[TextStates, ...]", tuple(texts)),
+        texts=tuple(texts),
         references_BVCHW=None if stacked is None else stacked.to(device, dtype),
         weight_B11HW=torch.stack(weights)[:, None, None].to(device) if weights else None,
     )
