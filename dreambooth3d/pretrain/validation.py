@@ -6,7 +6,6 @@ noise.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from dreambooth3d.model.backbone import Backbone
 from dreambooth3d.model.codec import to_frames
 from dreambooth3d.pretrain.config import PretrainConfig
 from dreambooth3d.pretrain.pretrain import PairExamples, build_task
-from dreambooth3d.training.engine import autocast, trained_parameters
+from dreambooth3d.training.engine import trained_parameters
 from dreambooth3d.training.task import AdapterTask, Example, TrainBatch
 from dreambooth3d.vision.object_embedding import likeness
 
@@ -141,14 +140,8 @@ class Validator:
         total = 0.0
         for first in range(0, len(self._examples), _BATCH):
             rows = range(first, min(first + _BATCH, len(self._examples)))
-            with self._mixed():
-                losses = self._task.row_losses(self._batch(rows, viewed, level, place))
-            total += float(losses.sum())
+            total += float(self._task.row_losses(self._batch(rows, viewed, level, place)).sum())
         return total / len(self._examples)
-
-    def _mixed(self) -> AbstractContextManager[object]:
-        """The precision of the training: its adapters are fp32 beside a backbone of bf16."""
-        return autocast(self._backbone.device.type, self._backbone.dtype)
 
     def _batch(
         self, rows: Sequence[int], viewed: Sequence[Example], level: float, place: int
@@ -179,13 +172,10 @@ class Validator:
         empty = tuple([self._null_text] * len(rows))
 
         def velocity(x: Tensor, sigma_B: Tensor, /) -> Tensor:
-            with self._mixed():
-                full, without_text = (
-                    self._task.velocity(
-                        x.to(backbone.dtype), sigma_B, texts, start.references_BVCHW
-                    )
-                    for texts in (start.texts, empty)
-                )
+            full, without_text = (
+                self._task.velocity(x.to(backbone.dtype), sigma_B, texts, start.references_BVCHW)
+                for texts in (start.texts, empty)
+            )
             return guide(full.float(), without_text.float(), _GUIDANCE)
 
         sigmas = flow_sigmas(_NUM_STEPS, backbone.card.flow_shift)

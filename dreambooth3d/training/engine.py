@@ -318,8 +318,11 @@ def build_engine(
 
 
 def autocast(device: str, precision: torch.dtype) -> AbstractContextManager[object]:
-    """Mixed precision for bf16, nothing for fp32; adapters stay fp32 masters."""
-    if precision == torch.float32:
+    """Mixed precision for bf16, nothing for fp32; adapters stay fp32 masters.
+
+    Nothing on the meta device either: torch has none there, and operations are only counted.
+    """
+    if precision == torch.float32 or device == "meta":
         return nullcontext()
     return torch.autocast(device, dtype=precision)
 

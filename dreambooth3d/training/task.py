@@ -13,6 +13,7 @@ from dreambooth3d.model.forward import denoise, encode_references
 from dreambooth3d.model.lora import LoraAdapter, Role
 from dreambooth3d.model.routing import Routes
 from dreambooth3d.model.texts import TextStates
+from dreambooth3d.training.engine import autocast
 from dreambooth3d.training.order import Draw
 
 
@@ -159,31 +160,38 @@ class AdapterTask(nn.Module):
         texts: Sequence[TextStates],
         references_BVCHW: Tensor | None,
     ) -> Tensor:
-        """Predict the velocity at noise levels 0..1; one row of references serves all."""
-        routes = Routes(subject=self.subject, reference=self.reference, text_scope=self._text_scope)
-        references, kv = references_BVCHW, None
-        if references is not None and self._attention == "isolated":
-            kv = encode_references(
+        """Predict the velocity at noise levels 0..1; one row of references serves all.
+
+        Beside a backbone of bf16 adapters stay fp32, in a training and when they are judged.
+        """
+        precision = next(self.transformer.parameters()).dtype
+        with autocast(x_BCTHW.device.type, precision):
+            routes = Routes(
+                subject=self.subject, reference=self.reference, text_scope=self._text_scope
+            )
+            references, kv = references_BVCHW, None
+            if references is not None and self._attention == "isolated":
+                kv = encode_references(
+                    self.transformer,
+                    references,
+                    reference=self.reference,
+                    reference_time_offset=self._offset,
+                    is_checkpointed=self._is_checkpointed,
+                )
+                references = None
+            elif references is not None:
+                references = references.expand(len(texts), -1, -1, -1, -1)
+            return denoise(
                 self.transformer,
-                references,
-                reference=self.reference,
+                x_BCTHW,
+                sigma_B * 1000,
+                texts,
+                routes=routes,
+                references_BVCHW=references,
+                reference_kv=kv,
                 reference_time_offset=self._offset,
                 is_checkpointed=self._is_checkpointed,
             )
-            references = None
-        elif references is not None:
-            references = references.expand(len(texts), -1, -1, -1, -1)
-        return denoise(
-            self.transformer,
-            x_BCTHW,
-            sigma_B * 1000,
-            texts,
-            routes=routes,
-            references_BVCHW=references,
-            reference_kv=kv,
-            reference_time_offset=self._offset,
-            is_checkpointed=self._is_checkpointed,
-        )
 
     def adapter_weights(self, trained: Mapping[str, Tensor]) -> dict[Role, dict[str, Tensor]]:
         """Sort an engine's weights by adapter, in diffusers' names; frozen adapters as they are."""

@@ -8,8 +8,8 @@ from dreambooth3d.artifacts.subject import Subject
 from dreambooth3d.model.backbone import Backbone, load_backbone
 from dreambooth3d.pairs.subjects import photograph
 from dreambooth3d.personalize.config import PersonalizeConfig
-from dreambooth3d.personalize.heldout_scores import HeldOutJudge
-from dreambooth3d.personalize.lessons import batch_loader, encode_lessons
+from dreambooth3d.personalize.heldout_scores import HeldOutJudge, complete_views, view_losses
+from dreambooth3d.personalize.lessons import batch_loader, encode_lessons, encode_pictures
 from dreambooth3d.personalize.outcome import Evidence, Judgement
 from dreambooth3d.personalize.personalize import build_task, prepare, train_subject
 from dreambooth3d.training.loop import Progress
@@ -36,6 +36,19 @@ def train(
     return train_subject(
         config, subject, backbone, None, key="k", parents=(), **more  # type: ignore[arg-type]
     )  # fmt: skip
+
+
+def test_a_backbone_of_bf16_is_judged_as_one_of_fp32(
+    subject: Subject, backbone: Backbone, miniature: Path
+) -> None:
+    pictures = prepare(CONFIG, subject).held_out
+    losses = []
+    for own in (backbone, load_backbone(str(miniature), dtype=torch.bfloat16)):
+        task, text = build_task(CONFIG, own, None), own.prompts("a video of a sks thing")
+        targets = encode_pictures(own, pictures, 32)
+        assert torch.isfinite(complete_views(task, targets, None, text, seed=0)).all()
+        losses.append(float(view_losses(task, targets, None, text, seed=0).mean()))
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
 
 
 def test_held_out_captures_are_not_trained_on(subject: Subject) -> None:
