@@ -24,11 +24,7 @@ from dreambooth3d.pretrain.config import PretrainConfig
 from dreambooth3d.pretrain.judge import Judge, read_validations
 from dreambooth3d.pretrain.loading import load_inputs
 from dreambooth3d.pretrain.planning import key_of, latents_told, storage_of
-from dreambooth3d.pretrain.pretrain import (
-    HELD_OUT,
-    TRAINED_ON,
-    train_adapter,
-)
+from dreambooth3d.pretrain.pretrain import HELD_OUT, TRAINED_ON, train_adapter
 from dreambooth3d.pretrain.publishing import manifest_sha256, publish_adapter
 from dreambooth3d.pretrain.recording import UnsentRuns, record_training
 from dreambooth3d.pretrain.stopping import decide, held_out_losses
@@ -78,7 +74,7 @@ def run(
             found = PairCorpus.open(corpus, split=TRAINED_ON, verify=True)
             told = latents_told(config, found, read_card(config.backbone))
             report(f"pretrain {key}: {told}")
-            _train(config, found.place, out.resolve(), key, report)
+            _train(config, found.place, out.resolve(), storage, report)
             report(f"pretrain {key}: adapter at {final}")
     point_latest(out, key)
     with recording(report):
@@ -90,8 +86,9 @@ def run(
 
 
 def _train(
-    config: PretrainConfig, corpus: Place, out: Path, key: str, report: Callable[[str], None]
+    config: PretrainConfig, corpus: Place, out: Path, storage: Place, report: Callable[[str], None]
 ) -> None:
+    key = storage.name
     report(f"pretrain {key}: starting {config.workers} worker(s), about half a minute")
     with ray_session(), relayed(report) as lines:
         has_gpu = _has_gpus(config)
@@ -104,7 +101,7 @@ def _train(
                 "corpus": corpus,
                 "corpus_sha256": manifest_sha256(corpus),
                 "out": str(out),
-                "storage": storage_of(config, out, key),
+                "storage": storage,
                 "key": key,
                 "threads": threads,
                 "lines": lines,
@@ -324,12 +321,13 @@ class _Rank:
         """
         if self._judge is None:
             return []
-        try:
-            ray.get(self._judging)
-        except RayError as error:
-            if self._config.patience:
-                raise
-            self.say(f"held-out subjects could not all be judged, got: {last_line(error)}")
+        for judging in self._judging:
+            try:
+                ray.get(judging)
+            except RayError as error:
+                if self._config.patience:
+                    raise
+                self.say(f"held-out subjects could not all be judged, got: {last_line(error)}")
         return read_validations(self._folder)
 
     def say(self, line: str) -> None:

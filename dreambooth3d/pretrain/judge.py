@@ -63,9 +63,7 @@ class Judge:
             "identity": {name: v for name, v in asdict(identity).items() if math.isfinite(v)},
         }
         with publish_file(self._folder / _FOUND_NAME) as aside:
-            aside.write_text(json.dumps(self.results()), encoding="utf-8")
+            aside.write_text(
+                json.dumps([self._found[step] for step in sorted(self._found)]), encoding="utf-8"
+            )
         self._lines.put(f"pretrain {self._folder.name}: {validation.line()}, {identity.line()}")
-
-    def results(self) -> list[dict[str, Any]]:
-        """All that has been judged, by step."""
-        return [self._found[step] for step in sorted(self._found)]

@@ -4,12 +4,7 @@ from dreambooth3d.artifacts.pairs import PairCorpus
 from dreambooth3d.artifacts.place import Place
 from dreambooth3d.model.backbone import Denoiser, read_card
 from dreambooth3d.pretrain.config import PretrainConfig
-from dreambooth3d.pretrain.pretrain import (
-    TRAINED_ON,
-    PairExamples,
-    has_latents,
-    training_side,
-)
+from dreambooth3d.pretrain.pretrain import TRAINED_ON, PairExamples, has_latents, training_side
 from dreambooth3d.runtime.backbones import dtype_of, pick_device, warm_denoiser, warm_encoders
 from dreambooth3d.training.sharded import load_sharded
 

@@ -84,12 +84,7 @@ def unpack_example(data: bytes, *, name: str) -> Example:
 
 
 def _caption(found: Mapping[str, Tensor]) -> TextStates:
-    glyphs = found.get("glyphs")
-    return TextStates(
-        states_SD=found["text"],
-        glyphs_GD=glyphs,
-        span=_span(found),
-    )
+    return TextStates(states_SD=found["text"], glyphs_GD=found.get("glyphs"), span=_span(found))
 
 
 def _span(found: Mapping[str, Tensor]) -> tuple[int, int] | None:
