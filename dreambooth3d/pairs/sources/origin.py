@@ -18,7 +18,11 @@ def subject_name(name: str) -> str:
     text = "".join(spelled_out(c) if "\ud800" <= c <= "\udfff" else c for c in name)
     # Letters that stood apart may compose once an invisible one between them is gone.
     seen = unicodedata.normalize("NFC", one_line(unicodedata.normalize("NFC", text)))
-    return seen or "".join(map(spelled_out, name))
+    if seen:
+        return seen
+    # Nothing to see: all letters are spelled out, but for spaces, which may stand between them.
+    spelled = "".join(map(spelled_out, name))
+    return one_line(spelled) or spelled
 
 
 def printable(name: str) -> str:

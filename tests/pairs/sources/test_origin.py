@@ -54,6 +54,8 @@ def test_names_that_look_different_are_shown_differently(one: str, other: str) -
         ("back\\slash", "back\\slash"),
         ("می\u200cخواهم", "می\u200cخواهم"),
         ("\u200b", "\\u200b"),
+        (" \x1f", "\\x1f"),
+        ("\x1f  \x1f", "\\x1f \\x1f"),
         ("e\u200b\u0301", "\u00e9"),
         ("x" * 300, "x" * 300),
     ],
