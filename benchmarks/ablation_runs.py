@@ -9,6 +9,7 @@ from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -19,8 +20,10 @@ from dreambooth3d.artifacts.adapter import Adapter, find_adapter, load_adapter
 from dreambooth3d.artifacts.key import artifact_key, publish_file
 from dreambooth3d.artifacts.settings import versioned_fields
 from dreambooth3d.artifacts.subject import Subject
+from dreambooth3d.evaluate.chamfer import chamfer
 from dreambooth3d.evaluate.foreground import cut_out
-from dreambooth3d.evaluate.probe import Probe, load_probe
+from dreambooth3d.evaluate.probe import Probe, load_probe, subject_masks
+from dreambooth3d.evaluate.reconstruct import Cloud, VisualHull
 from dreambooth3d.model.backbone import Backbone, load_backbone
 from dreambooth3d.model.codec import to_frames
 from dreambooth3d.model.lora import LoraAdapter
@@ -34,18 +37,21 @@ from dreambooth3d.scenes import (
     FIRST_HELD_OUT_SEED,
     WORLD_REVISION,
     Camera,
+    Scene,
     make_scene,
     make_subject,
+    point_cloud,
     reference_cameras,
     render_scene,
     render_view,
+    scene_poses,
 )
 from dreambooth3d.training.engine import TorchEngine
 from dreambooth3d.training.task import AdapterTask, TrainBatch
 from dreambooth3d.vision.object_embedding import cut_to_object, embed_objects
 
 HOME = ROOT / "runs" / "ablation"
-REVISION = 1
+REVISION = 2
 NUM_VIEWS = 12
 ALL_AROUND = tuple(360.0 * index / NUM_VIEWS for index in range(NUM_VIEWS))
 BETWEEN = tuple(azimuth + 180.0 / NUM_VIEWS for azimuth in ALL_AROUND)
@@ -54,6 +60,9 @@ GROUP = 6
 _FIRST_SEED = 4 * FIRST_HELD_OUT_SEED
 _SEEDS_A_PROOF = 1000
 _ELEVATION_DEG = 15.0
+# Of twelve masks nine must agree: one bad completion must not carve a subject away.
+_AGREEING = 0.75
+_SURFACE_POINTS = 4000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +86,17 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A subject after `step` updates: loss and identity, means over its unseen views."""
+    """A subject after `step` updates, judged on its unseen views.
+
+    Attributes:
+        loss, identity: means over the views.
+        chamfer: from the hull of the completed views to the true surface, in subject units.
+    """
 
     step: int
     loss: float
     identity: float
+    chamfer: float
 
 
 Curve = tuple[Point, ...]
@@ -168,10 +183,12 @@ class Learner:
     load: Callable[[int], list[TrainBatch]]
     unseen_NCHW: Tensor
     views: tuple[Image.Image, ...]
+    hull: VisualHull
+    surface_N3: Cloud
     seed: int
 
     def score(self, backbone: Backbone, step: int) -> Point:
-        """Loss and identity on the unseen views; each completion against its own view."""
+        """Judge the unseen views; identity is each completion's with its own view."""
         known = (self.lessons.views_VCHW, self.lessons.captions[0])
         loss = view_losses(self.task, self.unseen_NCHW, *known, seed=self.seed).mean()
         made = complete_views(self.task, self.unseen_NCHW, *known, seed=self.seed)
@@ -179,7 +196,13 @@ class Learner:
         ours = embed_objects(cut_out(_probe(), frames), batch_size=NUM_VIEWS)
         theirs = embed_objects([cut_to_object(v) for v in self.views], batch_size=NUM_VIEWS)
         identity = F.cosine_similarity(ours, theirs).mean()
-        return Point(step=step, loss=float(loss), identity=float(identity))
+        carved = self.hull(frames, subject_masks(_probe(), frames))
+        return Point(
+            step=step,
+            loss=float(loss),
+            identity=float(identity),
+            chamfer=chamfer(carved, self.surface_N3).distance,
+        )
 
 
 def make_learner(trial: Trial, seed: int) -> Learner:
@@ -193,25 +216,37 @@ def make_learner(trial: Trial, seed: int) -> Learner:
     )
     has_views = config.method != "3dreambooth"
     views = [_view(seed, c.azimuth_deg, side) for c in reference_cameras(config.num_views)]
-    captures = [_capture(seed, azimuth, side) for azimuth in trial.learned_deg]
+    captures = [_photo(_scene(seed, azimuth), side) for azimuth in trial.learned_deg]
     lessons = encode_lessons(config, card, backbone, captures, views if has_views else ())
-    unseen = [_capture(seed, azimuth, side) for azimuth in trial.judged_deg]
+    scenes = [_scene(seed, azimuth) for azimuth in trial.judged_deg]
+    poses = [pose for scene in scenes for pose in scene_poses(scene)]
+    unseen = [_photo(scene, side) for scene in scenes]
     return Learner(
         task=build_task(config, backbone, adapter if has_views else None),
         lessons=lessons,
         load=batch_loader(config, card, backbone, lessons),
         unseen_NCHW=encode_pictures(backbone, unseen, side),
         views=tuple(_view(seed, azimuth, side) for azimuth in trial.judged_deg),
+        hull=VisualHull(
+            cameras=tuple(pose.camera for pose in poses),
+            centers=tuple(pose.center for pose in poses),
+            agreeing=_AGREEING,
+        ),
+        surface_N3=point_cloud(subject, _SURFACE_POINTS).astype(np.float64),
         seed=seed,
     )
 
 
-def _capture(seed: int, azimuth_deg: float, side: int) -> Image.Image:
+def _scene(seed: int, azimuth_deg: float) -> Scene:
     background = BACKGROUNDS[seed % len(BACKGROUNDS)]
     scene = make_scene(
         make_subject(seed), seed * 1000 + round(azimuth_deg), num_frames=1, background=background
     )
-    return Image.fromarray(render_scene(replace(scene, azimuth_deg=azimuth_deg), size=side)[0][0])
+    return replace(scene, azimuth_deg=azimuth_deg)
+
+
+def _photo(scene: Scene, side: int) -> Image.Image:
+    return Image.fromarray(render_scene(scene, size=side)[0][0])
 
 
 def _view(seed: int, azimuth_deg: float, side: int) -> Image.Image:

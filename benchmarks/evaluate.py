@@ -9,6 +9,7 @@ and the other subjects' views were not looked at.
 from benchmarks import evaluate_clips as clips
 from benchmarks import evaluate_numerics as numerics
 from benchmarks import evaluate_photos as photos
+from benchmarks.ablation import chamfer_order
 from benchmarks.rows import Row
 
 ROWS: tuple[Row, ...] = (
@@ -27,4 +28,5 @@ ROWS: tuple[Row, ...] = (
     Row(name="single_frames_in_order", measure=clips.single_frames, rule=">=", bar=0.75),
     Row(name="own_clip_above_wrong", measure=clips.above_wrong, rule=">=", bar=0.03),
     Row(name="own_frame_above_wrong", measure=clips.above_wrong_frames, rule=">=", bar=0.95),
+    Row(name="paper_in_small", measure=chamfer_order, rule=">=", bar=0.0),
 )

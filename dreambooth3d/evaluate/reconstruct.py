@@ -9,6 +9,7 @@
 A reconstructor that is not here is named with what it lacks; its numbers are left out.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,7 +18,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dreambooth3d.errors import InputError
+from dreambooth3d.errors import ConfigError, InputError
 from dreambooth3d.evaluate.skipping import Skipped
 from dreambooth3d.scenes import Camera, camera_axes
 
@@ -50,10 +51,27 @@ class VisualHull:
     Attributes:
         cameras: one a frame.
         resolution: voxels along a side.
+        centers: where each frame shows the subject's middle, (right, up) in half-frames; none when
+            all show it in theirs.
+        agreeing: share of the masks that must cover what is left, above 0 and at most 1; below 1
+            a few wrong masks carve nothing away.
     """
 
     cameras: tuple[Camera, ...]
     resolution: int = 96
+    centers: tuple[tuple[float, float], ...] = ()
+    agreeing: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.centers and len(self.centers) != len(self.cameras):
+            raise ConfigError(
+                f"centers must be none or one for each of {len(self.cameras)} cameras, "
+                f"got {len(self.centers)}; leave them out when every frame shows the middle"
+            )
+        if not 0 < self.agreeing <= 1:
+            raise ConfigError(
+                f"agreeing must be above 0 and at most 1, got {self.agreeing}; 1 asks all masks"
+            )
 
     def __call__(self, frames_FHWC: NDArray[np.uint8], masks_FHW: Masks) -> Cloud:
         """Return the centres of the hull's outermost voxels, (N, 3); colours are not needed.
@@ -68,10 +86,14 @@ class VisualHull:
             )
         axis = (np.arange(self.resolution) + 0.5) * (2 * _REACH / self.resolution) - _REACH
         grid_N3 = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
+        num_needed = math.ceil(self.agreeing * len(masks_FHW))
+        num_against = np.zeros(len(grid_N3), dtype=np.int16)
         is_inside = np.ones(len(grid_N3), dtype=np.bool_)
-        for camera, mask_HW in zip(self.cameras, masks_FHW, strict=True):
+        centers = self.centers or ((0.0, 0.0),) * len(self.cameras)
+        for camera, center, mask_HW in zip(self.cameras, centers, masks_FHW, strict=True):
             left = np.flatnonzero(is_inside)
-            is_inside[left] = _seen(camera, mask_HW, grid_N3[left])
+            num_against[left] += ~_seen(camera, center, mask_HW, grid_N3[left])
+            is_inside = num_against <= len(masks_FHW) - num_needed
         if not is_inside.any():
             raise InputError(
                 "masks must agree on some place, got none left after carving; check masks, "
@@ -100,12 +122,12 @@ def find_reconstructor(name: str, cameras: Sequence[Camera] = ()) -> Reconstruct
     )
 
 
-def _seen(camera: Camera, mask_HW: Masks, points_N3: Cloud) -> Masks:
+def _seen(camera: Camera, center: tuple[float, float], mask_HW: Masks, points_N3: Cloud) -> Masks:
     """Say which points a mask covers, (N,)."""
     height, width = mask_HW.shape
     plane_N3 = points_N3 @ camera_axes(camera).T.astype(np.float64) * camera.zoom
-    columns = np.floor((plane_N3[:, 0] + 1) * width / 2).astype(np.int64)
-    rows = np.floor((1 - plane_N3[:, 1]) * height / 2).astype(np.int64)
+    columns = np.floor((plane_N3[:, 0] + center[0] + 1) * width / 2).astype(np.int64)
+    rows = np.floor((1 - plane_N3[:, 1] - center[1]) * height / 2).astype(np.int64)
     is_on = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
     found = np.zeros(len(points_N3), dtype=np.bool_)
     found[is_on] = mask_HW[rows[is_on], columns[is_on]]

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import ray
 import ray.data
-from ray.data._internal.execution import streaming_executor_state
 from ray.data._internal.execution.resource_manager import ResourceManager
 
 from dreambooth3d.errors import ConfigError, RunError
@@ -21,7 +20,6 @@ from dreambooth3d.errors import ConfigError, RunError
 _ERROR_LINE = re.compile(r"((?!ray\.)[\w.]*(?:Error|Exception|Interrupt)): (.+)")
 
 _LIMITS_S = 0.1
-_LOOK_S = 0.03
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -133,11 +131,9 @@ def keep_cores_busy() -> None:
     """Let a pass of Ray Data begin on every core, and give each its next task at once.
 
     Ray Data 2.60 asks what it may use by a call that does not wait, takes "nothing" for the first
-    answer, and believes that for a second. It looks for finished tasks ten times a second, several
-    times for each, so a worker waits .15 s for its next task; now .06 s. Neither has a setting.
+    answer, and believes that for a second. There is no setting.
     """
     ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = _LIMITS_S
-    streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = _LOOK_S
 
 
 def worker_environment(threads: int) -> dict[str, str]:

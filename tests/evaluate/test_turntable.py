@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dreambooth3d.errors import InputError
+from dreambooth3d.errors import ConfigError, InputError
 from dreambooth3d.evaluate.chamfer import aligned_chamfer, chamfer
 from dreambooth3d.evaluate.reconstruct import VisualHull, find_reconstructor
 from dreambooth3d.evaluate.skipping import Skipped
@@ -73,6 +73,30 @@ def test_more_views_carve_closer() -> None:
         for c, m in (turntable(3), turntable(12))
     )
     assert many < few
+
+
+def test_a_subject_beside_the_middle_gives_the_same_hull_when_its_place_is_told() -> None:
+    cameras, masks = turntable(6)
+    pixels = 6
+    aside = np.roll(masks, (-pixels, pixels), axis=(1, 2))
+    center = (2 * pixels / masks.shape[2], 2 * pixels / masks.shape[1])
+    told = VisualHull(cameras=cameras, centers=(center,) * len(cameras))
+    still = VisualHull(cameras=cameras)(np.zeros(0, np.uint8), masks)
+    assert np.array_equal(told(np.zeros(0, np.uint8), aside), still)
+    with pytest.raises(ConfigError, match="one for each of 12 cameras, got 1"):
+        VisualHull(cameras=cameras, centers=(center,))
+
+
+def test_few_wrong_masks_carve_nothing_away_where_most_are_enough() -> None:
+    cameras, masks = turntable(12)
+    masks[::8] = False
+    found = VisualHull(cameras=cameras, agreeing=0.8)(np.zeros(0, np.uint8), masks)
+    truth = point_cloud(SUBJECT, 4000).astype(np.float64)
+    assert chamfer(found, truth).distance < 0.06
+    with pytest.raises(InputError, match="none left after carving"):
+        VisualHull(cameras=cameras)(np.zeros(0, np.uint8), masks)
+    with pytest.raises(ConfigError, match="agreeing must be above 0"):
+        VisualHull(cameras=cameras, agreeing=0.0)
 
 
 def test_masks_that_contradict_each_other_and_missing_ones_are_refused() -> None:
