@@ -7,6 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dreambooth3d.pairs import job
+from dreambooth3d.pairs.config import PairsConfig
 from pipelines.cli import guarded, parser, print_plan
 from pipelines.pair_options import add_pair_options, print_problems, without_keys
 from pipelines.recipes import find_recipe
@@ -25,7 +26,9 @@ EXAMPLES = (
 
 def main(arguments: list[str]) -> int:
     """Build the corpus into OUT/pairs, or check one."""
-    given = add_pair_options(parser(__doc__ or "", EXAMPLES)).parse_args(arguments)
+    given = add_pair_options(parser(__doc__ or "", EXAMPLES, settings=PairsConfig)).parse_args(
+        arguments
+    )
     if given.validate:
         return print_problems(given.validate)
     config = apply_settings(find_recipe(given.recipe).pairs, given.settings)

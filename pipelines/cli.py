@@ -9,26 +9,38 @@ from typing import Any
 
 from dreambooth3d.errors import Dreambooth3dError
 from pipelines.recipes import RECIPES
+from pipelines.settings import settings_help
 
 
 def parser(
-    summary: str, examples: Sequence[str], *, has_settings: bool = True, has_recipe: bool = True
+    summary: str,
+    examples: Sequence[str],
+    *,
+    settings: type[Any] | None = None,
+    has_recipe: bool = True,
 ) -> argparse.ArgumentParser:
-    """Build a parser with the arguments every stage has, and examples in its help.
+    """Build a parser with the arguments every stage has, and examples and settings in its help.
 
-    A command that only puts others together has no settings of its own; one that is no part of the
-    journey has no recipe.
+    Args:
+        summary: what the command does.
+        examples: whole commands.
+        settings: config of `--set`; a command that only puts others together has none.
+        has_recipe: whether the settings are part of a journey's recipe.
     """
-    recipes = "\n".join(f"  {name:8} {recipe.summary}" for name, recipe in RECIPES.items())
-    shown = "examples:\n" + "\n".join(f"  {example}" for example in examples)
+    shown = ["examples:", *(f"  {example}" for example in examples)]
+    if settings and has_recipe:
+        shown += ["", "recipes:", *(f"  {name:8} {r.summary}" for name, r in RECIPES.items())]
+    if settings:
+        beneath = ", where the recipe says nothing else" if has_recipe else ""
+        shown += ["", f"settings (--set name=value{beneath}):", settings_help(settings)]
     found = argparse.ArgumentParser(
         description=summary,
-        epilog=f"{shown}\n\nrecipes:\n{recipes}" if has_settings and has_recipe else shown,
+        epilog="\n".join(shown),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    if has_settings and has_recipe:
+    if settings and has_recipe:
         found.add_argument("--recipe", default="tiny", help="settings by name (default: tiny)")
-    if has_settings:
+    if settings:
         found.add_argument(
             "--set",
             dest="settings",

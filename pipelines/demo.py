@@ -15,7 +15,7 @@ EXAMPLES = ("make demo", "python pipelines/demo.py --out runs/demo --subjects my
 
 def main(arguments: list[str]) -> int:
     """Run the journey into OUT (default: runs/demo); ends with a table and OUT/index.html."""
-    command = parser(__doc__ or "", EXAMPLES, has_settings=False)
+    command = parser(__doc__ or "", EXAMPLES)
     command.set_defaults(out=Path("runs/demo"))
     command.add_argument("--recipe", default="demo", help="settings by name (default: demo)")
     command.add_argument(

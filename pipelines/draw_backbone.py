@@ -19,7 +19,7 @@ EXAMPLES = (
 
 def main(arguments: list[str]) -> int:
     """Write OUT/<name>_samples.png and, where the folder has a curve, OUT/<name>_curve.svg."""
-    command = parser(__doc__ or "", EXAMPLES, has_settings=False)
+    command = parser(__doc__ or "", EXAMPLES)
     command.add_argument("backbone", help="`tiny` or a folder that train_backbone.py made")
     given = command.parse_args(arguments)
     card = read_card(given.backbone)

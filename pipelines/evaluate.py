@@ -23,7 +23,7 @@ EXAMPLES = (
 
 def main(arguments: list[str]) -> int:
     """Write OUT/evaluate/index.html and report.json."""
-    command = parser(__doc__ or "", EXAMPLES, has_recipe=False)
+    command = parser(__doc__ or "", EXAMPLES, settings=EvaluateConfig, has_recipe=False)
     command.add_argument("--clips", type=Path, help="folder of clips (default: OUT/clips)")
     command.add_argument("--adapters", type=Path, help="subject adapters (default: all in OUT)")
     add_suite_arguments(command)

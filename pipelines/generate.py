@@ -6,6 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dreambooth3d.generate import job
+from dreambooth3d.generate.config import GenerateConfig
 from pipelines.cli import guarded, parser, print_plan
 from pipelines.recipes import find_recipe
 from pipelines.samples import adapter_of
@@ -20,7 +21,7 @@ EXAMPLES = (
 
 def main(arguments: list[str]) -> int:
     """Make one clip for each --prompt into OUT/clips."""
-    command = parser(__doc__ or "", EXAMPLES)
+    command = parser(__doc__ or "", EXAMPLES, settings=GenerateConfig)
     which = command.add_mutually_exclusive_group()
     which.add_argument("--adapter", type=Path, help="adapter folder (default: none)")
     which.add_argument("--subject", help="a subject that was personalized in OUT")

@@ -11,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dreambooth3d.personalize import job
+from dreambooth3d.personalize.config import PersonalizeConfig
 from pipelines.batch_options import EXAMPLES, add_options, config_of, remembered, subjects_of
 from pipelines.cli import guarded, parser, print_plan
 from pipelines.recipes import find_recipe
@@ -20,7 +21,7 @@ from pipelines.summary import open_catalogue, print_summary
 
 def main(arguments: list[str]) -> int:
     """Train into OUT/personalize; exit code 1 when a subject could not be trained."""
-    command = add_options(parser(__doc__ or "", EXAMPLES))
+    command = add_options(parser(__doc__ or "", EXAMPLES, settings=PersonalizeConfig))
     given = remembered(command, arguments)
     config, out = config_of(given), given.out / "personalize"
     table = open_catalogue(given.catalogue, out / ".inputs", is_skipping=given.skip_invalid)

@@ -8,6 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dreambooth3d.artifacts.key import latest
 from dreambooth3d.pretrain import job, planning
+from dreambooth3d.pretrain.config import PretrainConfig
 from pipelines.cli import guarded, parser, print_plan
 from pipelines.recipes import find_recipe
 from pipelines.settings import apply_settings
@@ -21,7 +22,7 @@ EXAMPLES = (
 
 def main(arguments: list[str]) -> int:
     """Train into OUT/pretrain."""
-    command = parser(__doc__ or "", EXAMPLES)
+    command = parser(__doc__ or "", EXAMPLES, settings=PretrainConfig)
     command.add_argument("--pairs", help="corpus, a folder or URL (default: the newest in OUT)")
     given = command.parse_args(arguments)
     config = apply_settings(find_recipe(given.recipe).pretrain, given.settings)

@@ -19,7 +19,7 @@ EXAMPLES = (
 
 def main(arguments: list[str]) -> int:
     """Write OUT/<colour-class-seed>/ for each seed and OUT/subjects.csv."""
-    command = parser(__doc__ or "", EXAMPLES, has_settings=False)
+    command = parser(__doc__ or "", EXAMPLES)
     command.add_argument("seeds", type=int, nargs="+", help="subject seeds; 1000000 on are unseen")
     given = command.parse_args(arguments)
     named = {f"{s.color}-{s.class_noun}-{s.seed}": s for s in map(make_subject, given.seeds)}

@@ -1,7 +1,9 @@
 """`--set name=value` onto a typed, frozen config."""
 
+import inspect
 import re
-from dataclasses import fields, replace
+import textwrap
+from dataclasses import MISSING, fields, replace
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from dreambooth3d.errors import ConfigError
@@ -9,6 +11,29 @@ from dreambooth3d.errors import ConfigError
 Config = TypeVar("Config")
 _ASSIGNMENT = re.compile(r"[\w.]+=")
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def settings_help(kind: type[Any]) -> str:
+    """What `--set` takes of a config: its documented attributes, then their defaults."""
+    _, _, told = inspect.getdoc(kind).partition("Attributes:\n")  # type: ignore[union-attr]
+    told = textwrap.indent(textwrap.dedent(told), "  ")
+    defaults = ", ".join(
+        f"{field.name}={_written(field.default)}"
+        for field in fields(kind)
+        if field.init and field.default is not MISSING
+    )
+    shown = textwrap.fill(
+        f"defaults: {defaults}", 100, initial_indent="  ", subsequent_indent="    ",
+        break_on_hyphens=False,
+    )  # fmt: skip
+    return f"{told.rstrip()}\n{shown}"
+
+
+def _written(value: Any) -> str:
+    """A default as it would be given."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def apply_settings(config: Config, settings: list[str]) -> Config:

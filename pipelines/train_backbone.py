@@ -22,7 +22,7 @@ EXAMPLES = (
 
 def main(arguments: list[str]) -> int:
     """Train in OUT/backbone, then write the diffusers folder; stopped runs go on."""
-    command = parser(__doc__ or "", EXAMPLES, has_recipe=False)
+    command = parser(__doc__ or "", EXAMPLES, settings=BackboneTrainConfig, has_recipe=False)
     command.add_argument("--folder", type=Path, help="default: OUT/backbone/folder")
     source = command.add_mutually_exclusive_group()
     source.add_argument("--start", help="a finished backbone to train on from: a folder or `tiny`")

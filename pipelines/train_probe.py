@@ -19,7 +19,7 @@ EXAMPLES = (
 
 def main(arguments: list[str]) -> int:
     """Train in OUT/probe, then write the weights and their accuracies; stopped runs go on."""
-    command = parser(__doc__ or "", EXAMPLES, has_recipe=False)
+    command = parser(__doc__ or "", EXAMPLES, settings=ProbeConfig, has_recipe=False)
     command.add_argument("--weights", type=Path, help="default: OUT/probe/probe.safetensors")
     given = command.parse_args(arguments)
     config = apply_settings(ProbeConfig(), given.settings)

@@ -5,11 +5,15 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dreambooth3d.errors import ConfigError, Dreambooth3dError, InputError
+from dreambooth3d.evaluate.config import EvaluateConfig
+from dreambooth3d.generate.config import GenerateConfig
 from dreambooth3d.pairs.config import PairsConfig
 from dreambooth3d.pairs.subjects import photograph
 from dreambooth3d.personalize.config import PersonalizeConfig
@@ -25,12 +29,24 @@ from pipelines import (
 )
 from pipelines.pair_options import without_keys
 from pipelines.recipes import RECIPES, find_recipe
-from pipelines.settings import apply_settings
+from pipelines.settings import apply_settings, settings_help
 from pipelines.summary import open_catalogue, print_summary
 from tests.pairs.corpora import build_here
 
 ROOT = Path(__file__).resolve().parents[2]
 Main = Callable[[list[str]], int]
+
+
+@pytest.mark.parametrize(
+    "kind", [PairsConfig, PretrainConfig, PersonalizeConfig, GenerateConfig, EvaluateConfig]
+)
+def test_help_tells_every_setting_and_its_default(kind: type[Any]) -> None:
+    told, _, defaults = settings_help(kind).partition("  defaults: ")
+    given = dict(part.split("=", 1) for part in " ".join(defaults.split()).split(", "))
+    assert set(given) == {field.name for field in fields(kind) if field.init}
+    again = [f"{name}={value}" for name, value in given.items() if value]
+    assert apply_settings(kind(), again) == kind()
+    assert told.strip()
 
 
 def test_settings_are_typed_and_checked() -> None:
