@@ -133,7 +133,7 @@ def fit(
     losses = [] if resume is None else list(resume.losses)
     first = len(losses)
     average = _start_average(engine, plan, resume)
-    started = time.monotonic()
+    ends = [time.monotonic()]
     spent: list[tuple[float, float]] = []
     for step in range(first, plan.num_steps):
         began = time.monotonic()
@@ -145,8 +145,8 @@ def fit(
         _check_finite(losses[-1], norm, step)
         if average is not None and average.is_due(step + 1):
             average.add(engine.weights(), step + 1)
-        now = time.monotonic()
-        spent.append((now - began, loaded - began))
+        ends.append(time.monotonic())
+        spent.append((ends[-1] - began, loaded - began))
         if on_step is not None:
             on_step(
                 Progress(
@@ -155,9 +155,9 @@ def fit(
                     loss=losses[-1],
                     grad_norm=norm,
                     lr=lr,
-                    seconds=now - began,
+                    seconds=ends[-1] - began,
                     data_seconds=loaded - began,
-                    eta_seconds=(now - started) / (step + 1 - first) * (plan.num_steps - step - 1),
+                    eta_seconds=_pace(ends) * (plan.num_steps - step - 1),
                 )
             )
         is_last = step + 1 == plan.num_steps
@@ -178,11 +178,21 @@ def fit(
     return FitResult(
         losses=tuple(losses),
         first_step=first,
-        seconds=time.monotonic() - started,
+        seconds=time.monotonic() - ends[0],
         step_seconds=median(whole for whole, _ in spent) if spent else 0.0,
         data_share=sum(d for _, d in spent) / max(1e-9, sum(whole for whole, _ in spent)),
         average={} if average is None else average.weights,
     )
+
+
+def _pace(ends: Sequence[float]) -> float:
+    """Seconds an update takes, by the later half of them: the first one may encode a corpus.
+
+    Args:
+        ends: when the training began, and when each update ended.
+    """
+    middle = (len(ends) - 1) // 2
+    return (ends[-1] - ends[middle]) / (len(ends) - 1 - middle)
 
 
 def _start_average(engine: Engine, plan: Plan, resume: Checkpoint | None) -> WeightAverage | None:

@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -60,6 +61,18 @@ def test_it_learns_and_reports_every_step() -> None:
     assert [p.step for p in seen] == list(range(1, 61))
     assert seen[-1].eta_seconds == 0
     assert "loss" in seen[0].line()
+
+
+def test_the_time_left_does_not_go_by_a_slow_first_update() -> None:
+    seen: list[Progress] = []
+
+    def load(step: int) -> list[torch.Tensor]:
+        time.sleep(0.0 if step else 0.5)
+        return batch(step)
+
+    fit(make_engine(), load, plan(None, steps=40), on_step=seen.append)
+    assert seen[0].eta_seconds >= 39 * 0.5
+    assert seen[9].eta_seconds < 30 * 0.05
 
 
 @pytest.mark.parametrize("stopped_after", [4, 6, 8, 11])
