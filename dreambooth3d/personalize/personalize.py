@@ -32,7 +32,7 @@ from dreambooth3d.personalize.view_choice import (
     same_pictures,
 )
 from dreambooth3d.training.engine import TorchEngine
-from dreambooth3d.training.loop import FitResult, Plan, Progress, fit, resume_point
+from dreambooth3d.training.loop import Callbacks, FitResult, Plan, Progress, fit, resume_point
 from dreambooth3d.training.task import AdapterTask
 
 # The adapters work at the published strength whatever a file's alpha says (method, section 3).
@@ -257,9 +257,7 @@ class _Training:
             batch_loader(config, self._subject, self._backbone, self._lessons),
             plan,
             resume=resume,
-            on_step=after_step,
-            must_stop=judge.must_stop,
-            must_end=must_end,
+            callbacks=Callbacks(on_step=after_step, must_stop=judge.must_stop, must_end=must_end),
         )
         return self._task.adapter_weights(judge.best_weights or engine.weights()), _evidence(
             judge, result

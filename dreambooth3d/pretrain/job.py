@@ -38,7 +38,7 @@ from dreambooth3d.training.checkpoint import (
     load_checkpoint,
     saved_steps,
 )
-from dreambooth3d.training.loop import Progress
+from dreambooth3d.training.loop import Callbacks, Progress
 
 _MAX_RESTARTS = 3
 # A preemption is announced a minute or more ahead; asking makes the workers wait for each other.
@@ -227,6 +227,19 @@ class _Rank:
         self._judging: list[Any] = []
         self.is_first = ray.train.get_context().get_world_rank() == 0
 
+    @property
+    def callbacks(self) -> Callbacks:
+        """For the loop."""
+        return Callbacks(
+            on_start=self.on_start,
+            on_step=self.on_step,
+            must_save=self.must_save,
+            on_save=self.on_save,
+            scores=self.scores,
+            must_stop=self.must_stop if self._config.patience else None,
+            must_end=self.must_end,
+        )
+
     def on_start(self, step: int) -> None:
         """Say where an interrupted training goes on."""
         if not self.is_first:
@@ -363,13 +376,7 @@ def _worker(arguments: Mapping[str, Any]) -> None:
             examples,
             run_key=key,
             folder=storage,
-            on_start=rank.on_start,
-            on_step=rank.on_step,
-            must_save=rank.must_save,
-            on_save=rank.on_save,
-            scores=rank.scores,
-            must_stop=rank.must_stop if config.patience else None,
-            must_end=rank.must_end,
+            callbacks=rank.callbacks,
             choose=rank.choose,
         )
     except StoppedError as stopped:

@@ -23,10 +23,10 @@ from dreambooth3d.model.backbone import BackboneCard, Denoiser, Encoders
 from dreambooth3d.model.lora import LoraAdapter, Role
 from dreambooth3d.model.names import from_peft, to_peft
 from dreambooth3d.pretrain.config import PretrainConfig
-from dreambooth3d.training.checkpoint import Checkpoint, Keeping, load_checkpoint
+from dreambooth3d.training.checkpoint import Keeping, load_checkpoint
 from dreambooth3d.training.engine import build_engine
 from dreambooth3d.training.examples import blank_example, encode_example, unpack_example
-from dreambooth3d.training.loop import FitResult, Plan, Progress, fit, resume_point
+from dreambooth3d.training.loop import SILENT, Callbacks, FitResult, Plan, fit, resume_point
 from dreambooth3d.training.order import DataOrder
 from dreambooth3d.training.prefetch import prefetched
 from dreambooth3d.training.task import AdapterTask, BatchRules, Example, TrainBatch, build_batch
@@ -185,13 +185,7 @@ def train_adapter(
     *,
     run_key: str,
     folder: Path | Place | None,
-    on_start: Callable[[int], None] = lambda step: None,
-    on_step: Callable[[Progress], None] | None = None,
-    must_save: Callable[[int], bool] = lambda step: False,
-    on_save: Callable[[Checkpoint], None] = lambda checkpoint: None,
-    scores: Callable[[], Mapping[int, float]] = dict,
-    must_stop: Callable[[], bool] | None = None,
-    must_end: Callable[[], bool] | None = None,
+    callbacks: Callbacks = SILENT,
     choose: Callable[[], int | None] = lambda: None,
 ) -> tuple[Adapter, FitResult]:
     """Train on this rank; every rank returns the same adapter, unless the first one chooses.
@@ -202,14 +196,13 @@ def train_adapter(
         examples: of the corpus.
         run_key: of the adapter; a checkpoint of another one is refused.
         folder: of checkpoints.
-        on_start: told how many updates an interrupted training has already.
-        on_step, must_save, on_save, scores, must_stop, must_end: see `training.loop.fit`.
+        callbacks: told how far it is, and asked when to save and to end.
         choose: asked at the end for the step whose checkpoint the adapter is made of; None takes
             the weights of the end.
 
     Raises:
         RunError: nothing was learned.
-        StoppedError: `must_end` said so.
+        StoppedError: `callbacks.must_end` said so.
     """
     task = build_task(config, backbone)
     plan = Plan(
@@ -222,7 +215,6 @@ def train_adapter(
         keeping=Keeping(newest=config.keep, best=config.keep_best if config.is_validated else 0),
     )
     resume = resume_point(plan)
-    on_start(0 if resume is None else resume.step)
     engine = build_engine(
         config.strategy,
         task,
@@ -249,18 +241,7 @@ def train_adapter(
     # On a CPU encoders would take the cores from the training.
     is_ahead = examples.is_encoded or backbone.device.type != "cpu"
     with prefetched(load_batch, plan.num_steps) if is_ahead else nullcontext(load_batch) as load:
-        result = fit(
-            engine,
-            load,
-            plan,
-            resume=resume,
-            on_step=on_step,
-            must_save=must_save,
-            on_save=on_save,
-            scores=scores,
-            must_stop=must_stop,
-            must_end=must_end,
-        )
+        result = fit(engine, load, plan, resume=resume, callbacks=callbacks)
     trained, step = result.average or engine.weights(), len(result.losses)
     if folder is not None and (chosen := choose()) is not None:
         checkpoint = load_checkpoint(folder, run_key=run_key, step=chosen)

@@ -94,27 +94,16 @@ def resume_point(plan: Plan) -> Checkpoint | None:
     return None if plan.folder is None else load_checkpoint(plan.folder, run_key=plan.run_key)
 
 
-def fit(
-    engine: Engine,
-    load_batch: Callable[[int], Sequence[Any]],
-    plan: Plan,
-    *,
-    resume: Checkpoint | None = None,
-    on_step: Callable[[Progress], None] | None = None,
-    must_save: Callable[[int], bool] = lambda step: False,
-    on_save: Callable[[Checkpoint], None] = lambda checkpoint: None,
-    scores: Callable[[], Mapping[int, float]] = dict,
-    must_stop: Callable[[], bool] | None = None,
-    must_end: Callable[[], bool] | None = None,
-) -> FitResult:
-    """Train from where `resume` ended, or from the start.
+def _do_nothing(*_: Any) -> None:
+    """What a training tells to nobody."""
 
-    Args:
-        engine: owns weights and optimizer.
-        load_batch: this rank's slice of batch `step`, in equal parts that are run one after
-            another; a pure function of the step.
-        plan: length, optimizer, checkpoints.
-        resume: the checkpoint that the engine was built with.
+
+@dataclass(frozen=True, kw_only=True)
+class Callbacks:
+    """What a training tells, and what it asks.
+
+    Attributes:
+        on_start: told how many updates an interrupted training has already, on every rank.
         on_step: told after every update on every rank.
         must_save: asked after every update on every rank, and the same on all: whether to save now,
             besides every so many updates.
@@ -125,6 +114,37 @@ def fit(
             training on all. None always trains to the end.
         must_end: asked on every rank after every update; one that says so has all save and end,
             not done. None is never told to.
+    """
+
+    on_start: Callable[[int], None] = _do_nothing
+    on_step: Callable[[Progress], None] = _do_nothing
+    must_save: Callable[[int], bool] = lambda step: False
+    on_save: Callable[[Checkpoint], None] = _do_nothing
+    scores: Callable[[], Mapping[int, float]] = dict
+    must_stop: Callable[[], bool] | None = None
+    must_end: Callable[[], bool] | None = None
+
+
+SILENT = Callbacks()
+
+
+def fit(
+    engine: Engine,
+    load_batch: Callable[[int], Sequence[Any]],
+    plan: Plan,
+    *,
+    resume: Checkpoint | None = None,
+    callbacks: Callbacks = SILENT,
+) -> FitResult:
+    """Train from where `resume` ended, or from the start.
+
+    Args:
+        engine: owns weights and optimizer.
+        load_batch: this rank's slice of batch `step`, in equal parts that are run one after
+            another; a pure function of the step.
+        plan: length, optimizer, checkpoints.
+        resume: the checkpoint that the engine was built with.
+        callbacks: told how far it is, and asked when to save and to end.
 
     Raises:
         StoppedError: it was told to end; a checkpoint has been saved.
@@ -132,6 +152,7 @@ def fit(
     """
     losses = [] if resume is None else list(resume.losses)
     first = len(losses)
+    callbacks.on_start(first)
     average = _start_average(engine, plan, resume)
     ends = [time.monotonic()]
     spent: list[tuple[float, float]] = []
@@ -147,33 +168,32 @@ def fit(
             average.add(engine.weights(), step + 1)
         ends.append(time.monotonic())
         spent.append((ends[-1] - began, loaded - began))
-        if on_step is not None:
-            on_step(
-                Progress(
-                    step=step + 1,
-                    num_steps=plan.num_steps,
-                    loss=losses[-1],
-                    grad_norm=norm,
-                    lr=lr,
-                    seconds=ends[-1] - began,
-                    data_seconds=loaded - began,
-                    eta_seconds=_pace(ends) * (plan.num_steps - step - 1),
-                )
+        callbacks.on_step(
+            Progress(
+                step=step + 1,
+                num_steps=plan.num_steps,
+                loss=losses[-1],
+                grad_norm=norm,
+                lr=lr,
+                seconds=ends[-1] - began,
+                data_seconds=loaded - began,
+                eta_seconds=_pace(ends) * (plan.num_steps - step - 1),
             )
+        )
         is_last = step + 1 == plan.num_steps
         is_due = is_last or (step + 1) % plan.save_every == 0
-        is_told = must_end is not None and not is_last and engine.mean(float(must_end())) > 0
-        if (must_save(step + 1) or is_due or is_told) and plan.folder is not None:
+        is_told = not is_last and _is_wanted(callbacks.must_end, engine)
+        if (callbacks.must_save(step + 1) or is_due or is_told) and plan.folder is not None:
             saved = _gather(engine, plan, losses, average)
             if engine.rank == 0:
-                save_checkpoint(plan.folder, saved, keeping=plan.keeping, scores=scores())
-                on_save(saved)
+                save_checkpoint(plan.folder, saved, keeping=plan.keeping, scores=callbacks.scores())
+                callbacks.on_save(saved)
         if is_told:
             raise StoppedError(
                 f"training must reach step {plan.num_steps}, got told to end at step {step + 1}; "
                 "run the same command again to go on from there"
             )
-        if is_due and must_stop is not None and engine.mean(float(must_stop())) > 0:
+        if is_due and _is_wanted(callbacks.must_stop, engine):
             break
     return FitResult(
         losses=tuple(losses),
@@ -183,6 +203,11 @@ def fit(
         data_share=sum(d for _, d in spent) / max(1e-9, sum(whole for whole, _ in spent)),
         average={} if average is None else average.weights,
     )
+
+
+def _is_wanted(asked: Callable[[], bool] | None, engine: Engine) -> bool:
+    """Whether any rank wants something; a call for every rank."""
+    return asked is not None and engine.mean(float(asked())) > 0
 
 
 def _pace(ends: Sequence[float]) -> float:

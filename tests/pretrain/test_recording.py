@@ -22,6 +22,7 @@ from dreambooth3d.pretrain.publishing import manifest_sha256, publish_adapter
 from dreambooth3d.pretrain.recording import MODEL, UnsentRuns
 from dreambooth3d.runtime.system import SystemMetrics
 from dreambooth3d.runtime.tracking import recording
+from dreambooth3d.training.loop import Callbacks
 from tests.pairs.corpora import build_here
 
 
@@ -32,7 +33,7 @@ def finished(config: PretrainConfig, corpus: Path, out: Path) -> Path:
     key, system = planning.key_of(config, corpus), SystemMetrics()
     adapter, result = train_adapter(
         config, backbone, PairExamples(found, backbone, 32), run_key=key, folder=None,
-        on_step=lambda progress: system.sample(progress.step),
+        callbacks=Callbacks(on_step=lambda progress: system.sample(progress.step)),
     )  # fmt: skip
     publish_adapter(
         config, adapter, result, [], out / key,

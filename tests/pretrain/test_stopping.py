@@ -16,6 +16,7 @@ from dreambooth3d.pretrain.pretrain import PairExamples, train_adapter
 from dreambooth3d.pretrain.publishing import versioned
 from dreambooth3d.pretrain.stopping import Verdict, decide, held_out_losses
 from dreambooth3d.training.checkpoint import Checkpoint
+from dreambooth3d.training.loop import Callbacks
 from tests.pairs.corpora import build_here
 
 TRAINING = PretrainConfig(
@@ -76,7 +77,8 @@ def test_the_adapter_is_that_of_the_best_checkpoint(tmp_path: Path, miniature: P
 
     adapter, result = train_adapter(
         TRAINING, backbone, examples, run_key="k", folder=tmp_path / "checkpoints",
-        on_save=judge, scores=lambda: losses, must_stop=is_over, choose=lambda: 4,
+        callbacks=Callbacks(on_save=judge, scores=lambda: losses, must_stop=is_over),
+        choose=lambda: 4,
     )  # fmt: skip
     assert len(result.losses) == 8
     assert adapter.card.steps == 4

@@ -17,7 +17,7 @@ from dreambooth3d.training.checkpoint import (
     saved_steps,
 )
 from dreambooth3d.training.engine import TorchEngine
-from dreambooth3d.training.loop import FitResult, Plan, Progress, fit, resume_point
+from dreambooth3d.training.loop import Callbacks, FitResult, Plan, Progress, fit, resume_point
 from dreambooth3d.training.settings import OptimConfig
 from tests.s3_server import s3_url
 from tests.training.test_loop import Line, batch
@@ -40,7 +40,9 @@ def checkpoint(step: int) -> Checkpoint:
     )
 
 
-def train(home: Place, *, stop_after: int = 0, **more: Callable[[], object]) -> FitResult:
+def train(
+    home: Place, *, stop_after: int = 0, must_stop: Callable[[], bool] | None = None
+) -> FitResult:
     plan = Plan(num_steps=12, optim=OPTIM, run_key="run", folder=home, save_every=3)
     resume = resume_point(plan)
 
@@ -49,7 +51,9 @@ def train(home: Place, *, stop_after: int = 0, **more: Callable[[], object]) -> 
             raise KeyboardInterrupt
 
     engine = TorchEngine(Line(), OPTIM, resume=resume)
-    return fit(engine, batch, plan, resume=resume, on_step=stop, **more)  # type: ignore[arg-type]
+    return fit(
+        engine, batch, plan, resume=resume, callbacks=Callbacks(on_step=stop, must_stop=must_stop)
+    )
 
 
 def test_a_training_goes_on_from_where_its_checkpoints_are(home: Place, tmp_path: Path) -> None:
@@ -150,5 +154,10 @@ def test_a_run_with_its_scores_keeps_the_best(tmp_path: Path) -> None:
     def judge(saved: Checkpoint) -> None:
         scores[saved.step] = abs(saved.step - 5.9)
 
-    fit(TorchEngine(Line(), OPTIM), batch, plan, on_save=judge, scores=lambda: scores)
+    fit(
+        TorchEngine(Line(), OPTIM),
+        batch,
+        plan,
+        callbacks=Callbacks(on_save=judge, scores=lambda: scores),
+    )
     assert saved_steps(tmp_path) == [6, 12]

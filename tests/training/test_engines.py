@@ -12,7 +12,7 @@ from torch import distributed, multiprocessing, nn
 
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.training.engine import Engine, TorchEngine, build_engine
-from dreambooth3d.training.loop import FitResult, Plan, fit, resume_point
+from dreambooth3d.training.loop import Callbacks, FitResult, Plan, fit, resume_point
 from dreambooth3d.training.settings import OptimConfig, OptimizerName
 from tests.training.groups import end_member
 from tests.training.test_loop import Line, batch
@@ -52,7 +52,7 @@ def train(
             raise KeyboardInterrupt
 
     load = partial(batch, num_parts=num_parts)
-    return engine, fit(engine, load, plan, resume=resume, on_step=stop)
+    return engine, fit(engine, load, plan, resume=resume, callbacks=Callbacks(on_step=stop))
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero3"])

@@ -1,5 +1,4 @@
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,16 @@ from torch import nn
 from dreambooth3d.errors import ArtifactError, ConfigError, RunError, StoppedError
 from dreambooth3d.training.checkpoint import Checkpoint, load_checkpoint, saved_steps
 from dreambooth3d.training.engine import TorchEngine, build_engine
-from dreambooth3d.training.loop import FitResult, Plan, Progress, fit, format_seconds, resume_point
+from dreambooth3d.training.loop import (
+    SILENT,
+    Callbacks,
+    FitResult,
+    Plan,
+    Progress,
+    fit,
+    format_seconds,
+    resume_point,
+)
 from dreambooth3d.training.settings import OptimConfig, OptimizerName
 
 
@@ -45,18 +53,18 @@ def make_engine(resume: Checkpoint | None = None) -> TorchEngine:
     return TorchEngine(Line(), plan(None).optim, resume=resume)
 
 
-def go_on(
-    folder: Path, on_step: Callable[[Progress], None] | None = None
-) -> tuple[TorchEngine, FitResult]:
+def go_on(folder: Path, callbacks: Callbacks = SILENT) -> tuple[TorchEngine, FitResult]:
     """Train as a stage does: from the newest checkpoint, if there is one."""
     resume = resume_point(plan(folder))
     engine = make_engine(resume)
-    return engine, fit(engine, batch, plan(folder), resume=resume, on_step=on_step)
+    return engine, fit(engine, batch, plan(folder), resume=resume, callbacks=callbacks)
 
 
 def test_it_learns_and_reports_every_step() -> None:
     seen: list[Progress] = []
-    result = fit(make_engine(), batch, plan(None, steps=60), on_step=seen.append)
+    result = fit(
+        make_engine(), batch, plan(None, steps=60), callbacks=Callbacks(on_step=seen.append)
+    )
     assert result.losses[-1] < result.losses[0] / 3
     assert [p.step for p in seen] == list(range(1, 61))
     assert seen[-1].eta_seconds == 0
@@ -70,7 +78,7 @@ def test_the_time_left_does_not_go_by_a_slow_first_update() -> None:
         time.sleep(0.0 if step else 0.5)
         return batch(step)
 
-    fit(make_engine(), load, plan(None, steps=40), on_step=seen.append)
+    fit(make_engine(), load, plan(None, steps=40), callbacks=Callbacks(on_step=seen.append))
     assert seen[0].eta_seconds >= 39 * 0.5
     assert seen[9].eta_seconds < 30 * 0.05
 
@@ -90,7 +98,7 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(
             raise KilledError
 
     with pytest.raises(KilledError):
-        go_on(tmp_path, stop)
+        go_on(tmp_path, Callbacks(on_step=stop))
     again, resumed = go_on(tmp_path)
     assert resumed.first_step == (stopped_after - 1) // 4 * 4
     assert resumed.losses == expected.losses
@@ -110,8 +118,10 @@ def test_a_run_that_is_told_to_end_saves_first_and_loses_no_step(
     with pytest.raises(StoppedError, match=f"at step {told_after}; run the same command again"):
         fit(
             make_engine(), batch, plan(tmp_path),
-            on_step=lambda progress: seen.append(progress.step),
-            must_end=lambda: seen[-1] == told_after,
+            callbacks=Callbacks(
+                on_step=lambda progress: seen.append(progress.step),
+                must_end=lambda: seen[-1] == told_after,
+            ),
         )  # fmt: skip
     again, resumed = go_on(tmp_path)
     assert resumed.first_step == told_after
@@ -124,8 +134,10 @@ def test_a_run_that_is_told_to_end_at_its_last_step_is_done(tmp_path: Path) -> N
     seen: list[int] = []
     result = fit(
         make_engine(), batch, plan(tmp_path),
-        on_step=lambda progress: seen.append(progress.step),
-        must_end=lambda: seen[-1] == 12,
+        callbacks=Callbacks(
+            on_step=lambda progress: seen.append(progress.step),
+            must_end=lambda: seen[-1] == 12,
+        ),
     )  # fmt: skip
     assert len(result.losses) == 12
 
@@ -147,7 +159,7 @@ def test_an_average_follows_the_weights_and_resumes_with_them(tmp_path: Path) ->
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(make_engine(), batch, kept, on_step=stop)
+        fit(make_engine(), batch, kept, callbacks=Callbacks(on_step=stop))
     resume = resume_point(kept)
     resumed = fit(make_engine(resume), batch, kept, resume=resume)
     assert resumed.first_step == 50
@@ -158,7 +170,7 @@ def test_an_average_follows_the_weights_and_resumes_with_them(tmp_path: Path) ->
 def test_a_finished_run_trains_no_further(tmp_path: Path) -> None:
     go_on(tmp_path)
     seen: list[Progress] = []
-    _, result = go_on(tmp_path, seen.append)
+    _, result = go_on(tmp_path, Callbacks(on_step=seen.append))
     assert seen == []
     assert len(result.losses) == 12
     assert saved_steps(tmp_path) == [8, 12]
@@ -206,7 +218,7 @@ def test_every_optimizer_learns_and_resumes_exactly(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(TorchEngine(Line(), optim), batch, kept, on_step=stop)
+        fit(TorchEngine(Line(), optim), batch, kept, callbacks=Callbacks(on_step=stop))
     resume = load_checkpoint(tmp_path, run_key="run")
     resumed = fit(TorchEngine(Line(), optim, resume=resume), batch, kept, resume=resume)
     assert resumed.first_step == 16
