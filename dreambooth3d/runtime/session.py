@@ -128,7 +128,7 @@ def quiet_data_logs() -> None:
 
 
 def keep_cores_busy() -> None:
-    """Let a pass of Ray Data begin on every core, and give each its next task at once.
+    """Let a pass of Ray Data begin on every core at once.
 
     Ray Data 2.60 asks what it may use by a call that does not wait, takes "nothing" for the first
     answer, and believes that for a second. There is no setting.
