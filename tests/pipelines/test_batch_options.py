@@ -8,13 +8,14 @@ import pytest
 
 from benchmarks.bad_catalogue import NUM_BROKEN, NUM_ROWS, write_bad_catalogue
 from dreambooth3d.errors import ConfigError, InputError
+from dreambooth3d.personalize.config import PersonalizeConfig
 from pipelines import personalize_batch
 from pipelines.batch_options import add_options, config_of, remembered
 from pipelines.cli import parser
 
 
 def options(arguments: list[str]) -> argparse.Namespace:
-    return remembered(add_options(parser("", ())), arguments)
+    return remembered(add_options(parser("", (), settings=PersonalizeConfig)), arguments)
 
 
 def test_resume_is_the_last_command_again(tmp_path: Path) -> None:
