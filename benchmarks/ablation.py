@@ -117,13 +117,13 @@ def interval(values_S: NDArray[np.float64]) -> Interval:
 def write_page(found: Mapping[Method, Sequence[Curve]], out: Path, seed: int) -> None:
     """Figure and tables, as a page and as numbers."""
     rows = [
-        (method, n, *(_shown(by_updates(curves, name)[n]) for name in _JUDGED))
+        (method, n, *(str(interval(by_updates(curves, name)[n])) for name in _JUDGED))
         for method, curves in found.items()
         for n in identities(curves)
     ]
     joint, alone = (identities(found[method]) for method in ("joint", "3dreambooth"))
     gaps = [
-        (n, m, _shown(joint[n] - alone[m]), float((joint[n] > alone[m]).mean()))
+        (n, m, str(interval(joint[n] - alone[m])), float((joint[n] > alone[m]).mean()))
         for n in STEPS
         for m in dict.fromkeys((n, 2 * n, _LATER[-1]))
     ]
@@ -166,10 +166,6 @@ def write_page(found: Mapping[Method, Sequence[Curve]], out: Path, seed: int) ->
     say(f"ablation: {out / 'index.html'}")
 
 
-def _shown(values_S: NDArray[np.float64]) -> str:
-    return str(interval(values_S))
-
-
 def isolated(seed: int) -> float:
     """Identity of `joint` less that of `isolated`, each with its own stage 1, at equal updates."""
     trials = []
@@ -179,7 +175,7 @@ def isolated(seed: int) -> float:
         trials.append(trial("joint", (STEPS[1],), adapter=adapter, attention=attention))
     curves = run_trials(trials, subject_seeds(seed, NUM_SUBJECTS), say)
     joint, alone = (identities(own)[STEPS[1]] for own in curves)
-    say(f"isolated: joint less isolated {_shown(joint - alone)}")
+    say(f"isolated: joint less isolated {interval(joint - alone)}")
     return float((joint - alone).mean())
 
 
@@ -209,7 +205,7 @@ def views(seed: int) -> float:
     ]
     curves = run_trials(trials, subject_seeds(seed, _VIEW_SUBJECTS), say)
     one, four = (identities(own)[_VIEW_STEPS] for own in curves)
-    say(f"views: four less one {_shown(four - one)}")
+    say(f"views: four less one {interval(four - one)}")
     return float((four - one).mean())
 
 

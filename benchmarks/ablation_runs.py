@@ -21,7 +21,7 @@ from dreambooth3d.artifacts.key import artifact_key, publish_file
 from dreambooth3d.artifacts.settings import versioned_fields
 from dreambooth3d.artifacts.subject import Subject
 from dreambooth3d.evaluate.chamfer import chamfer
-from dreambooth3d.evaluate.foreground import cut_out
+from dreambooth3d.evaluate.foreground import cut_by_masks
 from dreambooth3d.evaluate.probe import Probe, load_probe, subject_masks
 from dreambooth3d.evaluate.reconstruct import Cloud, VisualHull
 from dreambooth3d.model.backbone import Backbone, load_backbone
@@ -193,15 +193,15 @@ class Learner:
         loss = view_losses(self.task, self.unseen_NCHW, *known, seed=self.seed).mean()
         made = complete_views(self.task, self.unseen_NCHW, *known, seed=self.seed)
         frames = to_frames(backbone.codec.decode(made))[:, 0]
-        ours = embed_objects(cut_out(_probe(), frames), batch_size=NUM_VIEWS)
+        masks = subject_masks(_probe(), frames)
+        ours = embed_objects(cut_by_masks(frames, masks), batch_size=NUM_VIEWS)
         theirs = embed_objects([cut_to_object(v) for v in self.views], batch_size=NUM_VIEWS)
         identity = F.cosine_similarity(ours, theirs).mean()
-        carved = self.hull(frames, subject_masks(_probe(), frames))
         return Point(
             step=step,
             loss=float(loss),
             identity=float(identity),
-            chamfer=chamfer(carved, self.surface_N3).distance,
+            chamfer=chamfer(self.hull(frames, masks), self.surface_N3).distance,
         )
 
 

@@ -12,8 +12,12 @@ Frames = NDArray[np.uint8]
 
 def cut_out(probe: Probe, frames_FHWC: Frames) -> list[Frames]:
     """Squares around the subject on white, one a frame; a frame without a subject stays whole."""
-    masks = subject_masks(probe, frames_FHWC)
-    return [_cut(frame, mask) for frame, mask in zip(frames_FHWC, masks, strict=True)]
+    return cut_by_masks(frames_FHWC, subject_masks(probe, frames_FHWC))
+
+
+def cut_by_masks(frames_FHWC: Frames, masks_FHW: NDArray[np.bool_]) -> list[Frames]:
+    """The same where the masks, of any size, are known."""
+    return [_cut(frame, mask) for frame, mask in zip(frames_FHWC, masks_FHW, strict=True)]
 
 
 def _cut(frame: Frames, mask: NDArray[np.bool_]) -> Frames:

@@ -86,14 +86,13 @@ class VisualHull:
             )
         axis = (np.arange(self.resolution) + 0.5) * (2 * _REACH / self.resolution) - _REACH
         grid_N3 = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
-        num_needed = math.ceil(self.agreeing * len(masks_FHW))
+        num_spared = len(masks_FHW) - math.ceil(self.agreeing * len(masks_FHW))
         num_against = np.zeros(len(grid_N3), dtype=np.int16)
-        is_inside = np.ones(len(grid_N3), dtype=np.bool_)
         centers = self.centers or ((0.0, 0.0),) * len(self.cameras)
         for camera, center, mask_HW in zip(self.cameras, centers, masks_FHW, strict=True):
-            left = np.flatnonzero(is_inside)
+            left = np.flatnonzero(num_against <= num_spared)
             num_against[left] += ~_seen(camera, center, mask_HW, grid_N3[left])
-            is_inside = num_against <= len(masks_FHW) - num_needed
+        is_inside = num_against <= num_spared
         if not is_inside.any():
             raise InputError(
                 "masks must agree on some place, got none left after carving; check masks, "
