@@ -28,6 +28,8 @@ Masks = NDArray[np.bool_]
 # Of a side of the cube, in subject units: subjects of the embedded world fit into 1.
 _REACH = 1.0
 _LEAST_VIEWS = 2
+# .55 of 20 masks are 11, and 11.000000000000002 in floating point.
+_HAIR = 1e-9
 
 
 class Reconstructor(Protocol):
@@ -86,7 +88,7 @@ class VisualHull:
             )
         axis = (np.arange(self.resolution) + 0.5) * (2 * _REACH / self.resolution) - _REACH
         grid_N3 = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
-        num_spared = len(masks_FHW) - math.ceil(self.agreeing * len(masks_FHW))
+        num_spared = len(masks_FHW) - math.ceil(self.agreeing * len(masks_FHW) - _HAIR)
         num_against = np.zeros(len(grid_N3), dtype=np.int16)
         centers = self.centers or ((0.0, 0.0),) * len(self.cameras)
         for camera, center, mask_HW in zip(self.cameras, centers, masks_FHW, strict=True):

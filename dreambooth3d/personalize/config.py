@@ -41,6 +41,7 @@ class PersonalizeConfig:
         judged_by: what the best checkpoint is the best in: `loss` or `identity` on held-out views.
         patience: judgements without a better one after which training stops; 0 never stops it.
         size: side of the square training pictures; 0 takes the backbone's own.
+        seed: of the data order, the noise and the first weights.
         precision: `fp32` or `bf16` for the forward; adapters are fp32 either way.
         workers: subjects at a time; 0 takes every core, or every share of a GPU.
         gpus_per_subject: share of a GPU for each subject, where there are GPUs; 0.5 puts two on

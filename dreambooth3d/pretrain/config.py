@@ -40,6 +40,7 @@ class PretrainConfig:
         reference_attention: `joint` (published) or `isolated` (references see references only).
         reference_time_offset: added to the time index of every view; 0 published.
         size: side of the square training pictures; 0 takes the backbone's own.
+        seed: of the data order, the noise and the first weights.
         precision: `fp32` or `bf16` for the forward; adapters are fp32 either way.
         average_decay: of the weights' average, which is then what is published; 0 publishes the
             last weights.

@@ -95,6 +95,9 @@ def test_few_wrong_masks_carve_nothing_away_where_most_are_enough() -> None:
     assert chamfer(found, truth).distance < 0.06
     with pytest.raises(InputError, match="none left after carving"):
         VisualHull(cameras=cameras)(np.zeros(0, np.uint8), masks)
+    cameras, masks = turntable(20)
+    masks[:9] = False
+    VisualHull(cameras=cameras, agreeing=0.55)(np.zeros(0, np.uint8), masks)
     with pytest.raises(ConfigError, match="agreeing must be above 0"):
         VisualHull(cameras=cameras, agreeing=0.0)
 
