@@ -1,13 +1,15 @@
 """Options of personalize_batch, and the command that `--resume` gives again."""
 
 import argparse
-import json
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from dreambooth3d.artifacts.jsonfile import json_bytes, read_json
 from dreambooth3d.artifacts.key import publish_file
+from dreambooth3d.artifacts.store import hide_keys
 from dreambooth3d.artifacts.subject import Subject
 from dreambooth3d.errors import InputError
 from dreambooth3d.model.backbone import load_tokenizer, resolve_backbone
@@ -65,10 +67,9 @@ def remembered(command: argparse.ArgumentParser, arguments: list[str]) -> argpar
         InputError: there is no catalogue, and no last command.
     """
     given = command.parse_args(arguments)
+    given.typed = arguments
     path = given.out / "personalize" / _COMMAND_NAME
     if given.catalogue is not None:
-        if not given.dry_run:
-            _remember(path, [_absolute(part, given.catalogue) for part in arguments])
         return given
     if not given.resume:
         raise InputError(
@@ -79,11 +80,26 @@ def remembered(command: argparse.ArgumentParser, arguments: list[str]) -> argpar
             f"--resume must follow a batch in the same OUT, got none in {given.out}; "
             "name the catalogue"
         )
-    found = json.loads(path.read_text(encoding="utf-8"))
-    print(f"personalize: goes on with {' '.join(found)}", file=sys.stderr)
+    found = read_json(path, what="last command")["arguments"]
+    print(f"personalize: goes on with {shlex.join(found)}", file=sys.stderr)
     again = command.parse_args([*found, *arguments])
-    again.out = given.out
+    again.out, again.typed = given.out, found
     return again
+
+
+def remember(given: argparse.Namespace, pretrained: Path | None) -> None:
+    """Keep a command that is good for `--resume`, with the very 3Dapter it begins with."""
+    if hide_keys(given.catalogue, given.catalogue) != given.catalogue:
+        print(
+            "personalize: the catalogue's URL holds keys, which are kept nowhere: to go on, type "
+            "the command again instead of --resume",
+            file=sys.stderr,
+        )
+        return
+    chosen = [] if pretrained is None else ["--adapter", str(pretrained.resolve())]
+    arguments = [*(_absolute(part, given.catalogue) for part in given.typed), *chosen]
+    with publish_file(given.out / "personalize" / _COMMAND_NAME) as aside:
+        aside.write_bytes(json_bytes({"arguments": arguments}, what="last command"))
 
 
 def config_of(given: argparse.Namespace) -> PersonalizeConfig:
@@ -117,8 +133,3 @@ def _absolute(argument: str, catalogue: str) -> str:
     """Name a local catalogue so that it is found from every working directory."""
     is_path = argument == catalogue and "://" not in argument
     return str(Path(argument).resolve()) if is_path else argument
-
-
-def _remember(path: Path, arguments: list[str]) -> None:
-    with publish_file(path) as aside:
-        aside.write_text(json.dumps(arguments), encoding="utf-8")

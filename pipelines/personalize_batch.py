@@ -12,7 +12,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dreambooth3d.personalize import job
 from dreambooth3d.personalize.config import PersonalizeConfig
-from pipelines.batch_options import EXAMPLES, add_options, config_of, remembered, subjects_of
+from pipelines.batch_options import (
+    EXAMPLES,
+    add_options,
+    config_of,
+    remember,
+    remembered,
+    subjects_of,
+)
 from pipelines.cli import guarded, parser, print_plan
 from pipelines.recipes import find_recipe
 from pipelines.samples import choose_pretrained, make_samples
@@ -30,6 +37,7 @@ def main(arguments: list[str]) -> int:
     if given.dry_run:
         print_plan(config, job.plan(config, subjects, pretrained, out))
         return print_summary(table.problems, (), out)
+    remember(given, pretrained)
     _, outcomes = job.run(config, subjects, pretrained, out)
     code = print_summary(table.problems, outcomes, out)
     clips = replace(find_recipe(given.recipe).generate, backbone=config.backbone, seed=config.seed)

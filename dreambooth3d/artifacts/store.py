@@ -111,7 +111,11 @@ def hide_keys(text: str, url: str) -> str:
 
 
 def _keys_of(url: str) -> set[str]:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        # No URL at all: its keys may be anywhere.
+        return {url}
     keys, mark, _ = parts.netloc.rpartition("@")
     found = {keys, *keys.split(":", 1)} if mark else set()
     name, mark, port = parts.netloc.rpartition(":")

@@ -14,15 +14,13 @@ import ray
 from ray.exceptions import RayError, WorkerCrashedError
 
 from dreambooth3d.artifacts.adapter import load_adapter, load_card
-from dreambooth3d.artifacts.jsonfile import read_json
 from dreambooth3d.artifacts.manifest import Manifest
 from dreambooth3d.artifacts.subject import Subject
-from dreambooth3d.errors import Dreambooth3dError
+from dreambooth3d.errors import ConfigError, Dreambooth3dError
 from dreambooth3d.model.backbone import localize, read_card
 from dreambooth3d.personalize.batch import publish_batch
 from dreambooth3d.personalize.config import PersonalizeConfig
 from dreambooth3d.personalize.keys import (
-    CURVE_NAME,
     home_of,
     key_of,
     parents_of,
@@ -154,7 +152,7 @@ def _is_whole(order: Order, report: Callable[[str], None]) -> bool:
     try:
         load_adapter(home)
         Manifest.load(home)
-        read_json(home / CURVE_NAME, what="loss curve")
+        kept(order)
     except Dreambooth3dError as error:
         report(
             f"personalize {order.subject.id}: the stored adapter is damaged, training it again: "
@@ -174,7 +172,12 @@ def _fan_out(
 ) -> bool:
     """Train the orders, adding to `outcomes`; whether it was stopped before all had ended."""
     gpus = ray.cluster_resources().get("GPU", 0)
-    slots = max(1, int(gpus / config.gpus_per_subject) if gpus else num_cores())
+    if 0 < gpus < config.gpus_per_subject:
+        raise ConfigError(
+            f"gpus_per_subject must be at most the cluster's {gpus:g}, "
+            f"got {config.gpus_per_subject:g}; lower it"
+        )
+    slots = int(gpus / config.gpus_per_subject) if gpus else num_cores()
     at_once = config.workers or slots
     board = Board({o.subject.id: o.config.steps for o in orders}, report)
     stop = orders[0].stop

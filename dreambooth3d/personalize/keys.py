@@ -28,11 +28,12 @@ def key_of(config: PersonalizeConfig, subject: Subject, parents: Sequence[str]) 
 
 
 def parents_of(config: PersonalizeConfig, pretrained: Path | None) -> tuple[str, ...]:
-    """Keys a subject's adapter is made from: backbone revision, then the 3Dapter."""
+    """What a subject's adapter is made from: backbone revision, the 3Dapter's key, its weights."""
     revision = read_card(config.backbone).revision
     if pretrained is None or config.method == "3dreambooth":
         return (revision,)
-    return (revision, load_card(pretrained).key)
+    card = load_card(pretrained)
+    return (revision, card.key, card.weights_sha256)
 
 
 def versioned(config: PersonalizeConfig) -> dict[str, Any]:

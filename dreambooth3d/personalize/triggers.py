@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from dreambooth3d.artifacts.subject import DEFAULT_TRIGGER, Subject
 from dreambooth3d.errors import ConfigError
@@ -35,13 +36,10 @@ def with_rare_triggers(subjects: Sequence[Subject], words: Sequence[str]) -> tup
             f"triggers must be {len(without)} rare words, got {len(free)} in this tokenizer; "
             "write the column `trigger`"
         )
-    owner: dict[int, str] = {}
+    left, chosen = set(free), dict[str, str]()
     for name in sorted(without):
-        place = int(hashlib.sha256(name.encode()).hexdigest(), 16) % len(free)
-        while place in owner:
-            place = (place + 1) % len(free)
-        owner[place] = name
-    chosen = {name: free[place] for place, name in owner.items()}
+        chosen[name] = max(left, key=partial(_rank, name))
+        left.remove(chosen[name])
     return tuple(
         replace(subject, trigger=chosen.get(subject.id, subject.trigger)) for subject in subjects
     )
@@ -51,6 +49,11 @@ def num_alike(subjects: Sequence[Subject]) -> int:
     """Count subjects whose trigger and class noun are those of another one too."""
     names = Counter((s.trigger.lower(), s.class_noun.lower()) for s in subjects)
     return sum(count for count in names.values() if count > 1)
+
+
+def _rank(name: str, word: str) -> bytes:
+    """Order of words by name (rendezvous hashing): other words come and go around the highest."""
+    return hashlib.sha256(f"{name} {word}".encode()).digest()
 
 
 def _words_of(subject: Subject) -> list[str]:

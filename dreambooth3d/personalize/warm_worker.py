@@ -12,12 +12,13 @@ from dreambooth3d.artifacts.adapter import load_adapter, load_card, save_adapter
 from dreambooth3d.artifacts.jsonfile import read_json
 from dreambooth3d.artifacts.key import exclusive, publish
 from dreambooth3d.artifacts.manifest import Manifest
-from dreambooth3d.errors import Dreambooth3dError, StoppedError
+from dreambooth3d.errors import ArtifactError, Dreambooth3dError, InputError, StoppedError
 from dreambooth3d.personalize.keys import (
     CURVE_NAME,
     STAGE,
     checkpoints_of,
     home_of,
+    key_of,
     versioned,
 )
 from dreambooth3d.personalize.orders import Order
@@ -31,6 +32,7 @@ SAMPLES = "samples"
 # batch, and when the batch is gone on with.
 THREADS = 1
 _TELL_SECONDS = 1.0
+_CURVE_FIELDS = {"loss", "step_seconds", "seconds", "judgements", "best_step"}
 
 
 def warm_up(settings: Mapping[str, Any]) -> None:
@@ -61,6 +63,11 @@ def kept(order: Order) -> Outcome:
     """Describe an adapter that is there."""
     home = home_of(order.out, order.key)
     curve: dict[str, Any] = read_json(home / CURVE_NAME, what="loss curve")
+    if missing := sorted(_CURVE_FIELDS - set(curve)):
+        raise ArtifactError(
+            f"loss curve must hold {missing[0]}, got none in {home / CURVE_NAME}; "
+            "personalize the subject again"
+        )
     losses = curve["loss"]
     head = max(1, len(losses) // 10)
     identities = [
@@ -91,6 +98,7 @@ def _train_or_keep(order: Order, tell: Callable[[dict[str, Any]], None]) -> Outc
     home, checkpoints = home_of(order.out, order.key), checkpoints_of(order.out, order.key)
     if home.is_dir():
         return kept(order)
+    _check_key(order)
     watch = _Watch(order, tell)
     adapter, found = train_subject(
         order.config,
@@ -103,6 +111,11 @@ def _train_or_keep(order: Order, tell: Callable[[dict[str, Any]], None]) -> Outc
         on_step=watch.on_step,
         must_end=watch.must_end,
     )
+    try:
+        _check_key(order)
+    except InputError:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        raise
     with publish(home) as aside:
         card = save_adapter(aside, adapter)
         write_evidence(aside, found)
@@ -115,6 +128,15 @@ def _train_or_keep(order: Order, tell: Callable[[dict[str, Any]], None]) -> Outc
         ).save(aside)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return replace(kept(order), status="trained")
+
+
+def _check_key(order: Order) -> None:
+    """Refuse pictures that are others than those the key was made of."""
+    if key_of(order.config, order.subject, order.parents) != order.key:
+        raise InputError(
+            f"pictures of {order.subject.id} must stay as they were when the batch began, got "
+            "others; run the command again to train on what is there"
+        )
 
 
 def write_evidence(folder: Path, found: Evidence) -> None:

@@ -16,7 +16,9 @@ def relayed(report: Callable[[str], None]) -> Iterator[Queue]:
     """Hold a queue open whose lines are reported as they come; all of them before it closes."""
     # Beside the driver: a node of workers may go, and the training with others goes on.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+    # Where its process is killed, lines are lost and no training.
+    again = {"max_restarts": -1, "max_task_retries": -1}
+    queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here, **again})
     is_over = threading.Event()
 
     def pump() -> None:

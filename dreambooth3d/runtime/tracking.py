@@ -37,7 +37,8 @@ class RunRecord:
         folder: artifact folder to log, as `folder_name`; None logs none.
         model: registered-model name that gets a version, and the `serving` alias with it unless
             the version that has it scored better; None registers nothing.
-        score: of the model, higher is better; None where it is not measured: the newest serves.
+        score: of the model, higher is better; None where it is not measured: it then serves unless
+            a version with a score does.
         is_failed: mark the run as failed.
     """
 
@@ -85,10 +86,16 @@ class Tracker:
             uri = f"sqlite:///{root.resolve() / 'mlflow.db'}"
             location = (root.resolve() / "mlartifacts" / experiment).as_uri()
         self.uri = uri
-        self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         # Two processes that make the tables of a new store at once break each other.
         with exclusive(root, "mlflow"):
-            self._experiment: str = self._open(experiment, location)
+            try:
+                self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+                self._experiment: str = self._open(experiment, location)
+            except (ImportError, ValueError) as error:
+                raise MlflowException(
+                    f"MLFLOW_TRACKING_URI must be one that MLflow opens here, got: {error}; "
+                    "correct it, or install the driver of its database"
+                ) from error
 
     def _open(self, experiment: str, location: str | None) -> str:
         found = self._client.get_experiment_by_name(experiment)
@@ -174,7 +181,7 @@ class Tracker:
             made = self._client.create_model_version(model, source, run_id=run_id, tags=tags)
             version = made.version
         served = self._served_score(model)
-        if score is None or served is None or score >= served:
+        if served is None or (score is not None and score >= served):
             self._client.set_registered_model_alias(model, SERVING_ALIAS, version)
 
     def _served_score(self, model: str) -> float | None:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from dreambooth3d.personalize.outcome import Outcome
 from dreambooth3d.personalize.results import write_results
-from dreambooth3d.runtime.tracking import RunRecord, Tracker
+from dreambooth3d.runtime.tracking import RunRecord, Tracker, recording
 
 READY = Outcome(
     subject="mug", status="kept", key="k", method="joint", steps=40, first_loss=0.5, last_loss=0.25,
@@ -88,11 +88,24 @@ def test_serving_moves_only_to_what_is_not_worse(tmp_path: Path) -> None:
     tracker = Tracker(tmp_path / "store", "some")
     client = MlflowClient(tracker.uri, registry_uri=tracker.uri)
     serving = []
-    for key, score in (("a", 0.5), ("b", 0.4), ("c", 0.5), ("d", None), ("e", 0.1)):
+    scores = {"z": None, "a": 0.5, "b": 0.4, "c": 0.5, "d": None, "e": 0.1}
+    for key, score in scores.items():
         tracker.record(record(key, score), unique=("artifact_key",))
         version = client.get_model_version_by_alias("dreambooth3d-mug", "serving")
         serving.append(client.get_run(version.run_id).data.tags["artifact_key"])
-    assert serving == ["a", "a", "c", "d", "e"]
+    assert serving == ["z", "a", "a", "c", "c", "c"]
+
+
+def test_a_store_that_mlflow_cannot_open_stops_no_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for uri in ("mysql://me:secret@host/runs", "http://[bad"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        said: list[str] = []
+        with recording(said.append):
+            Tracker(tmp_path, "some")
+        assert "MLFLOW_TRACKING_URI must be one that MLflow opens here" in said[0]
+        assert "secret" not in said[0]
 
 
 @pytest.mark.slow

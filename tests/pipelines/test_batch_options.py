@@ -10,7 +10,7 @@ from benchmarks.bad_catalogue import NUM_BROKEN, NUM_ROWS, write_bad_catalogue
 from dreambooth3d.errors import ConfigError, InputError
 from dreambooth3d.personalize.config import PersonalizeConfig
 from pipelines import personalize_batch
-from pipelines.batch_options import add_options, config_of, remembered
+from pipelines.batch_options import add_options, config_of, remember, remembered
 from pipelines.cli import parser
 
 
@@ -24,12 +24,22 @@ def test_resume_is_the_last_command_again(tmp_path: Path) -> None:
         options(["--resume", *out])
     with pytest.raises(InputError, match="a catalogue must be named"):
         options(out)
-    options(["shop.csv", "--set", "steps=3", "--skip-invalid", *out])
-    options(["other.csv", "--dry-run", *out])
+    given = options(["shop.csv", "--set", "steps=3", "--skip-invalid", *out])
+    remember(given, tmp_path / "adapter")
+    # One that was never good for a batch.
+    options(["other.csv", "--set", "nonsense=1", *out])
     again = options(["--resume", "--max-parallel", "2", *out])
     assert again.catalogue == str(Path("shop.csv").resolve())
     assert again.skip_invalid
+    assert again.adapter == str(tmp_path / "adapter")
     assert (config_of(again).steps, config_of(again).workers) == (3, 2)
+
+
+def test_keys_of_a_url_are_kept_nowhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = options(["https://me:secret@shop/subjects.csv", "--out", str(tmp_path)])
+    remember(given, None)
+    assert "kept nowhere" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_max_parallel_is_checked(tmp_path: Path) -> None:
