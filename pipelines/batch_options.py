@@ -80,7 +80,7 @@ def remembered(command: argparse.ArgumentParser, arguments: list[str]) -> argpar
             f"--resume must follow a batch in the same OUT, got none in {given.out}; "
             "name the catalogue"
         )
-    found = read_json(path, what="last command")["arguments"]
+    found = shlex.split(str(read_json(path, what="last command").get("command", "")))
     print(f"personalize: goes on with {shlex.join(found)}", file=sys.stderr)
     again = command.parse_args([*found, *arguments])
     again.out, again.typed = given.out, found
@@ -99,7 +99,7 @@ def remember(given: argparse.Namespace, pretrained: Path | None) -> None:
     chosen = [] if pretrained is None else ["--adapter", str(pretrained.resolve())]
     arguments = [*(_absolute(part, given.catalogue) for part in given.typed), *chosen]
     with publish_file(given.out / "personalize" / _COMMAND_NAME) as aside:
-        aside.write_bytes(json_bytes({"arguments": arguments}, what="last command"))
+        aside.write_bytes(json_bytes({"command": shlex.join(arguments)}, what="last command"))
 
 
 def config_of(given: argparse.Namespace) -> PersonalizeConfig:

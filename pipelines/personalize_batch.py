@@ -12,14 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dreambooth3d.personalize import job
 from dreambooth3d.personalize.config import PersonalizeConfig
-from pipelines.batch_options import (
-    EXAMPLES,
-    add_options,
-    config_of,
-    remember,
-    remembered,
-    subjects_of,
-)
+from dreambooth3d.personalize.outcome import invalid
+from pipelines import batch_options as options
 from pipelines.cli import guarded, parser, print_plan
 from pipelines.recipes import find_recipe
 from pipelines.samples import choose_pretrained, make_samples
@@ -28,17 +22,18 @@ from pipelines.summary import open_catalogue, print_summary
 
 def main(arguments: list[str]) -> int:
     """Train into OUT/personalize; exit code 1 when a subject could not be trained."""
-    command = add_options(parser(__doc__ or "", EXAMPLES, settings=PersonalizeConfig))
-    given = remembered(command, arguments)
-    config, out = config_of(given), given.out / "personalize"
+    command = parser(__doc__ or "", options.EXAMPLES, settings=PersonalizeConfig)
+    given = options.remembered(options.add_options(command), arguments)
+    config, out = options.config_of(given), given.out / "personalize"
     table = open_catalogue(given.catalogue, out / ".inputs", is_skipping=given.skip_invalid)
-    subjects = subjects_of(given, config, table.subjects)
+    subjects = options.subjects_of(given, config, table.subjects)
     pretrained = choose_pretrained(config, given.out, given.adapter)
     if given.dry_run:
         print_plan(config, job.plan(config, subjects, pretrained, out))
         return print_summary(table.problems, (), out)
-    remember(given, pretrained)
-    _, outcomes = job.run(config, subjects, pretrained, out)
+    options.remember(given, pretrained)
+    left_out = invalid(config, table.problems)
+    _, outcomes = job.run(config, subjects, pretrained, out, left_out=left_out)
     code = print_summary(table.problems, outcomes, out)
     clips = replace(find_recipe(given.recipe).generate, backbone=config.backbone, seed=config.seed)
     make_samples(clips, subjects, outcomes, given.out)

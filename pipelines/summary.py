@@ -52,10 +52,14 @@ def print_summary(problems: Sequence[Problem], outcomes: Sequence[Outcome], out:
     """Print the result table, then what is wrong; the exit code is 1 when anything is."""
     for outcome in outcomes:
         if not outcome.is_failed:
-            first, last = outcome.first_loss or 0.0, outcome.last_loss or 0.0
+            first, last = outcome.first_loss, outcome.last_loss
+            done = (
+                "references only, no training"
+                if first is None or last is None
+                else f"{outcome.steps:5} steps  loss {first:.4f} -> {last:.4f}"
+            )
             print(
-                f"{outcome.subject:24} {outcome.status:8} {outcome.steps:5} steps  "
-                f"loss {first:.4f} -> {last:.4f}  {outcome.sha256[:12]}  "
+                f"{outcome.subject:24} {outcome.status:8} {done}  {outcome.sha256[:12]}  "
                 f"{out}/subjects/{outcome.key}"
             )
     failed = [outcome for outcome in outcomes if outcome.is_failed]

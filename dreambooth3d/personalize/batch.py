@@ -27,9 +27,18 @@ def batch_key(config: PersonalizeConfig, orders: Sequence[Order]) -> str:
 
 
 def publish_batch(
-    config: PersonalizeConfig, orders: Sequence[Order], outcomes: Sequence[Outcome], out: Path
+    config: PersonalizeConfig,
+    orders: Sequence[Order],
+    outcomes: Sequence[Outcome],
+    out: Path,
+    left_out: Sequence[Outcome] = (),
 ) -> Manifest | None:
     """Publish what is ready; a batch that is gone on with fills its folder up.
+
+    Args:
+        config, orders, outcomes: of the batch.
+        out: folder of batches.
+        left_out: rows that are in its tables alone.
 
     Returns:
         None, and nothing is there, when no subject has an adapter.
@@ -47,10 +56,10 @@ def publish_batch(
         outputs={"adapters": {o.subject: o.sha256 for o in done}},
     )
     if final.is_dir():
-        _fill(final, outcomes, done, manifest, out)
+        _fill(final, (*outcomes, *left_out), done, manifest, out)
     else:
         with publish(final) as aside:
-            _fill(aside, outcomes, done, manifest, out)
+            _fill(aside, (*outcomes, *left_out), done, manifest, out)
     point_latest(out, key)
     return manifest
 

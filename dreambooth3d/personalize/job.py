@@ -74,12 +74,14 @@ def run(
     pretrained: Path | None,
     out: Path,
     *,
+    left_out: Sequence[Outcome] = (),
     report: Callable[[str], None] = print,
 ) -> tuple[Manifest | None, tuple[Outcome, ...]]:
     """Train every subject that has no adapter yet and publish the batch as one folder.
 
     A subject that fails leaves nothing but its checkpoint; the others are published without it.
-    The manifest is None when every subject failed.
+    The manifest is None when every subject failed. `left_out` are rows of the catalogue that were
+    left out; the tables tell of them.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C and SIGTERM, after what runs has been saved and what is
@@ -110,7 +112,7 @@ def run(
         if order.subject.id not in outcomes:
             outcomes[order.subject.id] = stopped(order.config, order.subject, order.key)
     ordered = tuple(outcomes[subject.id] for subject in subjects)
-    manifest = publish_batch(config, list(orders.values()), ordered, out)
+    manifest = publish_batch(config, list(orders.values()), ordered, out, left_out)
     record.finish()
     if manifest is not None:
         report(f"personalize: table and page in {out / manifest.key}")

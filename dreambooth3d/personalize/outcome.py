@@ -1,12 +1,12 @@
 """What became of the subjects of a batch: one record each, a printable line, the result table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from PIL import Image
 
-from dreambooth3d.artifacts.subject import Subject
+from dreambooth3d.artifacts.subject import Problem, Subject
 from dreambooth3d.personalize.config import PersonalizeConfig
 
 
@@ -31,7 +31,7 @@ class Evidence:
 
     Attributes:
         losses: of every update.
-        seconds: of all updates, those before an interruption too where they are known.
+        seconds: of all updates; those before an interruption count as the later ones.
         step_seconds: of one update, the median.
         judgements: of checkpoints, in order of their steps.
         best_step: whose weights the adapter holds.
@@ -52,7 +52,8 @@ class Outcome:
 
     Attributes:
         subject: its id.
-        status: trained; kept: trained by an earlier run; failed; or stopped with its batch.
+        status: trained; kept: trained by an earlier run; failed; stopped with its batch; or
+            invalid: a row of the catalogue that cannot be used.
         key, sha256: of the adapter.
         method: it was trained with.
         steps: updates.
@@ -67,7 +68,7 @@ class Outcome:
     """
 
     subject: str
-    status: Literal["trained", "kept", "failed", "stopped"]
+    status: Literal["trained", "kept", "failed", "stopped", "invalid"]
     key: str
     method: str
     steps: int
@@ -86,7 +87,7 @@ class Outcome:
     @property
     def is_failed(self) -> bool:
         """Whether there is no adapter."""
-        return self.status in ("failed", "stopped")
+        return self.status in ("failed", "stopped", "invalid")
 
 
 def failed(config: PersonalizeConfig, subject: Subject, key: str, error: str) -> Outcome:
@@ -110,6 +111,31 @@ def stopped(config: PersonalizeConfig, subject: Subject, key: str) -> Outcome:
     """Describe a subject that was stopped with its batch, and can go on."""
     found = failed(config, subject, key, "stopped and saved; the same command goes on from there")
     return replace(found, status="stopped")
+
+
+def invalid(config: PersonalizeConfig, problems: Sequence[Problem]) -> tuple[Outcome, ...]:
+    """Describe the rows of a catalogue that were left out, each with all that is wrong."""
+    told: dict[str, list[str]] = {}
+    for problem in problems:
+        name = "catalogue" if problem.row is None else f"row {problem.row}"
+        told.setdefault(name, []).append(f"field {problem.field}: {problem.sentence}")
+    return tuple(
+        Outcome(
+            subject=name,
+            status="invalid",
+            key="",
+            method=config.method,
+            steps=0,
+            first_loss=None,
+            last_loss=None,
+            seconds=0.0,
+            attempts=0,
+            adapter="",
+            sha256="",
+            error="; ".join(sentences),
+        )
+        for name, sentences in told.items()
+    )
 
 
 def describe(outcome: Outcome) -> str:

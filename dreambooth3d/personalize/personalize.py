@@ -286,7 +286,8 @@ def _evidence(judge: HeldOutJudge, result: FitResult) -> Evidence:
     best = judge.best_step
     return Evidence(
         losses=result.losses,
-        seconds=result.seconds,
+        # Updates before an interruption are not timed any more: they count as those since.
+        seconds=result.seconds + result.first_step * result.step_seconds,
         step_seconds=result.step_seconds,
         judgements=judge.judgements,
         best_step=len(result.losses) if best is None else best,

@@ -99,7 +99,7 @@ def write_page(folder: Path, outcomes: Sequence[Outcome]) -> Path:
         "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
         f"style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     )
-    title = f"{len(outcomes)} subjects"
+    title = f"{sum(outcome.status != 'invalid' for outcome in outcomes)} subjects"
     body = [
         f"<h1>{title}</h1>",
         _totals(outcomes),
@@ -132,6 +132,7 @@ def _totals(outcomes: Sequence[Outcome]) -> str:
         "ready": str(len(ready)),
         "failed": str(sum(outcome.status == "failed" for outcome in outcomes)),
         "stopped": str(sum(outcome.status == "stopped" for outcome in outcomes)),
+        "invalid rows": str(sum(outcome.status == "invalid" for outcome in outcomes)),
         "steps": str(sum(outcome.steps for outcome in ready)),
         "core or GPU hours": f"{sum(outcome.cost_seconds for outcome in ready) / 3600:.3f}",
         "mean gain of identity": f"{sum(gains) / len(gains):+.3f}" if gains else "–",

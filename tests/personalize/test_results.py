@@ -17,7 +17,9 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from dreambooth3d.personalize.outcome import Outcome
+from dreambooth3d.artifacts.subject import Problem
+from dreambooth3d.personalize.config import PersonalizeConfig
+from dreambooth3d.personalize.outcome import Outcome, invalid
 from dreambooth3d.personalize.results import write_results
 from dreambooth3d.runtime.tracking import RunRecord, Tracker, recording
 
@@ -62,6 +64,20 @@ def test_the_page_shows_totals_failures_and_pictures_and_obeys_nobody(folder: Pa
     assert "default-src 'none'" in page
     assert len(re.findall(r"script-src 'sha256-[A-Za-z0-9+/=]+'", page)) == 1
     assert not re.search(r"(src|href)=\"(?!data:)", page)
+
+
+def test_rows_that_were_left_out_are_told(tmp_path: Path) -> None:
+    problems = [
+        Problem(row=3, line=4, field=field, sentence=f"{field} must be words")
+        for field in ("class_noun", "trigger")
+    ]
+    told = invalid(PersonalizeConfig(), problems)
+    write_results(tmp_path, [FAILED, *told])
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "<h1>1 subjects</h1>" in page
+    assert "<b>row 3</b> (invalid): field class_noun: class_noun must be words; field" in page
+    row = pq.read_table(tmp_path / "results.parquet").to_pylist()[1]
+    assert (row["status"], row["attempts"]) == ("invalid", 0)
 
 
 def record(key: str, score: float | None, folder: Path | None = None) -> RunRecord:
