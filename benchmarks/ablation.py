@@ -37,8 +37,6 @@ NUM_SUBJECTS = 12
 STEPS = (50, 100, 200, 400)
 _LATER = (800, 1600)
 _JUDGED = ("identity", "chamfer", "loss")
-# Ten times the published rate: what a training does to motion shows sooner.
-_MOTION_LR = 1e-3
 _DRAWS = 2000
 _STAGE1_STEPS = 1200
 _VIEW_SUBJECTS, _VIEW_STEPS = 6, 100
@@ -211,7 +209,7 @@ def views(seed: int) -> float:
 
 def motion(seed: int) -> float:
     """Share by which one-frame training changes the clips' motion; training on clips is said."""
-    found = {kind: motion_change(kind, seed, _MOTION_LR) for kind in ("frames", "still clips")}
+    found = {kind: motion_change(kind, seed) for kind in ("frames", "still clips")}
     say("motion: " + ", ".join(f"{kind} {change:+.1%}" for kind, change in found.items()))
     return abs(found["frames"])
 
