@@ -89,6 +89,9 @@ def remembered(command: argparse.ArgumentParser, arguments: list[str]) -> argpar
 
 def remember(given: argparse.Namespace, pretrained: Path | None) -> None:
     """Keep a command that is good for `--resume`, with the very 3Dapter it begins with."""
+    path = given.out / "personalize" / _COMMAND_NAME
+    # Not the batch before, if this one cannot be kept.
+    path.unlink(missing_ok=True)
     if hide_keys(given.catalogue, given.catalogue) != given.catalogue:
         print(
             "personalize: the catalogue's URL holds keys, which are kept nowhere: to go on, type "
@@ -97,8 +100,9 @@ def remember(given: argparse.Namespace, pretrained: Path | None) -> None:
         )
         return
     chosen = [] if pretrained is None else ["--adapter", str(pretrained.resolve())]
-    arguments = [*(_absolute(part, given.catalogue) for part in given.typed), *chosen]
-    with publish_file(given.out / "personalize" / _COMMAND_NAME) as aside:
+    arguments = [_absolute(part, given.catalogue) for part in given.typed]
+    arguments += [] if arguments[-2:] == chosen else chosen
+    with publish_file(path) as aside:
         aside.write_bytes(json_bytes({"command": shlex.join(arguments)}, what="last command"))
 
 

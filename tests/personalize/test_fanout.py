@@ -6,15 +6,20 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from dreambooth3d.artifacts.subject import Subject
 from dreambooth3d.personalize.config import PersonalizeConfig
+from dreambooth3d.personalize.keys import home_of, key_of
 from dreambooth3d.personalize.orders import Order
+from dreambooth3d.personalize.personalize import resolve
 from dreambooth3d.personalize.progress import Board
 from dreambooth3d.personalize.schedule import Schedule
+from dreambooth3d.personalize.warm_worker import work
 from dreambooth3d.runtime.warm import connect, receive, send
 
 
@@ -84,6 +89,21 @@ def test_an_order_is_the_same_after_its_journey() -> None:
         parents=("p",), out=Path("/out"), stop=Path("/out/.stop"),
     )  # fmt: skip
     assert Order.from_json(json.loads(json.dumps(order.to_json()))) == order
+
+
+def test_photos_that_changed_under_a_batch_are_refused(tmp_path: Path) -> None:
+    photo = tmp_path / "a.png"
+    Image.new("RGB", (8, 8), (200, 30, 30)).save(photo)
+    mug, config = replace(subject("mug"), images=(photo,)), PersonalizeConfig(method="3dreambooth")
+    order = Order(
+        config=resolve(config, mug), subject=mug, pretrained=None, key=key_of(config, mug, ("p",)),
+        parents=("p",), out=tmp_path / "out", stop=tmp_path / "stop",
+    )  # fmt: skip
+    Image.new("RGB", (8, 8), (30, 30, 200)).save(photo)
+    outcome = work(order.to_json(), lambda told: None)
+    assert outcome["status"] == "failed"
+    assert "pictures of mug must stay as they were" in outcome["error"]
+    assert not home_of(order.out, order.key).exists()
 
 
 WORK = """

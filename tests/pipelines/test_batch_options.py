@@ -36,10 +36,11 @@ def test_resume_is_the_last_command_again(tmp_path: Path) -> None:
 
 
 def test_keys_of_a_url_are_kept_nowhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = options(["https://me:secret@shop/subjects.csv", "--out", str(tmp_path)])
-    remember(given, None)
+    remember(options(["shop.csv", "--out", str(tmp_path)]), None)
+    remember(options(["https://me:secret@shop/subjects.csv", "--out", str(tmp_path)]), None)
     assert "kept nowhere" in capsys.readouterr().err
-    assert not list(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match="must follow a batch"):
+        options(["--resume", "--out", str(tmp_path)])
 
 
 def test_max_parallel_is_checked(tmp_path: Path) -> None:
