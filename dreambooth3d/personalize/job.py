@@ -99,8 +99,8 @@ def run(
     outcomes: dict[str, Outcome] = {}
     record = BatchRecord(config, orders, out, report)
     for name, order in orders.items():
-        if _is_whole(order, report):
-            outcomes[name] = kept(order)
+        if (found := _find_whole(order, report)) is not None:
+            outcomes[name] = found
             report(f"personalize {name}: already trained, nothing to do")
             record.add(outcomes[name])
     missing = [order for name, order in orders.items() if name not in outcomes]
@@ -146,23 +146,22 @@ def _order(
     )
 
 
-def _is_whole(order: Order, report: Callable[[str], None]) -> bool:
-    """Whether a finished adapter is there undamaged; a damaged one is said, and made again."""
+def _find_whole(order: Order, report: Callable[[str], None]) -> Outcome | None:
+    """Describe a finished adapter that is undamaged; a damaged one is said, and made again."""
     home = home_of(order.out, order.key)
     if not home.is_dir():
-        return False
+        return None
     try:
         load_adapter(home)
         Manifest.load(home)
-        kept(order)
+        return kept(order)
     except Dreambooth3dError as error:
         report(
             f"personalize {order.subject.id}: the stored adapter is damaged, training it again: "
             f"{error}"
         )
         shutil.rmtree(home)
-        return False
-    return True
+        return None
 
 
 def _fan_out(

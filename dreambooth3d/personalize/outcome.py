@@ -1,7 +1,7 @@
 """What became of the subjects of a batch: one record each, a printable line, the result table."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from PIL import Image
@@ -92,25 +92,13 @@ class Outcome:
 
 def failed(config: PersonalizeConfig, subject: Subject, key: str, error: str) -> Outcome:
     """Describe a subject that has no adapter, and why."""
-    return Outcome(
-        subject=subject.id,
-        status="failed",
-        key=key,
-        method=config.method,
-        steps=0,
-        first_loss=None,
-        last_loss=None,
-        seconds=0.0,
-        adapter="",
-        sha256="",
-        error=error,
-    )
+    return _without_adapter(config, subject.id, error, status="failed", key=key)
 
 
 def stopped(config: PersonalizeConfig, subject: Subject, key: str) -> Outcome:
     """Describe a subject that was stopped with its batch, and can go on."""
-    found = failed(config, subject, key, "stopped and saved; the same command goes on from there")
-    return replace(found, status="stopped")
+    error = "stopped and saved; the same command goes on from there"
+    return _without_adapter(config, subject.id, error, status="stopped", key=key)
 
 
 def invalid(config: PersonalizeConfig, problems: Sequence[Problem]) -> tuple[Outcome, ...]:
@@ -120,21 +108,33 @@ def invalid(config: PersonalizeConfig, problems: Sequence[Problem]) -> tuple[Out
         name = "catalogue" if problem.row is None else f"row {problem.row}"
         told.setdefault(name, []).append(f"field {problem.field}: {problem.sentence}")
     return tuple(
-        Outcome(
-            subject=name,
-            status="invalid",
-            key="",
-            method=config.method,
-            steps=0,
-            first_loss=None,
-            last_loss=None,
-            seconds=0.0,
-            attempts=0,
-            adapter="",
-            sha256="",
-            error="; ".join(sentences),
-        )
+        _without_adapter(config, name, "; ".join(sentences), status="invalid", attempts=0)
         for name, sentences in told.items()
+    )
+
+
+def _without_adapter(
+    config: PersonalizeConfig,
+    name: str,
+    error: str,
+    *,
+    status: Literal["failed", "stopped", "invalid"],
+    key: str = "",
+    attempts: int = 1,
+) -> Outcome:
+    return Outcome(
+        subject=name,
+        status=status,
+        key=key,
+        method=config.method,
+        steps=0,
+        first_loss=None,
+        last_loss=None,
+        seconds=0.0,
+        attempts=attempts,
+        adapter="",
+        sha256="",
+        error=error,
     )
 
 

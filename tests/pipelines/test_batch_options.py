@@ -26,6 +26,7 @@ def test_resume_is_the_last_command_again(tmp_path: Path) -> None:
         options(out)
     given = options(["shop.csv", "--set", "steps=3", "--skip-invalid", *out])
     remember(given, tmp_path / "adapter")
+    options(["other.csv", "--dry-run", *out])
     # One that was never good for a batch.
     options(["other.csv", "--set", "nonsense=1", *out])
     again = options(["--resume", "--max-parallel", "2", *out])
