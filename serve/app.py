@@ -8,12 +8,14 @@ own, so its event loop stays free for health checks.
 import asyncio
 from typing import Any
 
+import torch
 from fastapi import FastAPI
 from ray import serve as ray_serve
 from ray.exceptions import RayError
 from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
 
+from dreambooth3d.runtime.session import threads_for
 from serve.access import is_loopback
 from serve.autoscaling import autoscaling_of
 from serve.engine import Engine
@@ -38,6 +40,8 @@ class EngineReplica:
     def __init__(self, settings: ServeSettings) -> None:
         log_as_json()
         self._drain_s = settings.drain_s
+        # Ray gives an actor as many threads as whole CPUs it asks for, here one.
+        torch.set_num_threads(settings.engine_threads or threads_for(settings.most_engines))
         self._engine = Engine(settings)
         self._engine.start()
 

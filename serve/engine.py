@@ -24,6 +24,7 @@ from dreambooth3d.generate.generate import (
     load_subject,
 )
 from dreambooth3d.model.backbone import Backbone, load_backbone
+from dreambooth3d.vision.threads import one_thread
 from serve.adapters import AdapterCache, CacheFullError
 from serve.batch import Row, StageTimer, clip_request, describe_adapter, provenance
 from serve.jobs import JobTable
@@ -70,7 +71,10 @@ class Engine:
         jobs: JobTable | None = None,
     ) -> None:
         self._settings = settings
-        self._backbone = backbone or load_backbone(settings.backbone, device=settings.device)
+        # OpenMP gives each thread that computes a team of its own, and two teams in a process wait
+        # for each other asleep: half the speed on two cores. The worker's is to be the only one.
+        with one_thread():
+            self._backbone = backbone or load_backbone(settings.backbone, device=settings.device)
         self._jobs = jobs or JobTable(settings.database_url)
         self._subjects = SubjectCatalog(*settings.subject_roots)
         self._results = ResultStore(settings.results_root)

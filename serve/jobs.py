@@ -162,6 +162,12 @@ class JobTable:
             count, oldest = connection.execute(query.where(JOBS.c.status == "queued")).one()
         return count, 0.0 if oldest is None else max(0.0, self._clock() - oldest)
 
+    def is_busy(self) -> bool:
+        """Whether an engine works on a job."""
+        with self._database.reading() as connection:
+            working = select(JOBS.c.number).where(JOBS.c.status == "in_progress").limit(1)
+            return connection.scalar(working) is not None
+
     def counts(self) -> dict[str, int]:
         """How many jobs there are of each status."""
         with self._database.reading() as connection:
@@ -169,11 +175,18 @@ class JobTable:
             found = {str(status): int(count) for status, count in connection.execute(query)}
         return dict.fromkeys(STATUSES, 0) | found
 
-    def mean_seconds(self) -> float | None:
-        """Mean time from claim to end of the jobs completed last; None before the first."""
+    def mean_seconds(self, batch_key: str | None = None) -> float | None:
+        """Mean time from claim to end of the jobs completed last; None before the first.
+
+        Args:
+            batch_key: only jobs of this kind; None for all.
+        """
+        is_meant = JOBS.c.status == "completed"
+        if batch_key is not None:
+            is_meant &= JOBS.c.batch_key == batch_key
         recent = (
             select((JOBS.c.finished_at - JOBS.c.started_at).label("seconds"))
-            .where(JOBS.c.status == "completed")
+            .where(is_meant)
             .order_by(JOBS.c.number.desc())
             .limit(_RECENT)
             .subquery()

@@ -12,7 +12,7 @@ from serve.records import Job, Status
 from serve.subjects import ServableSubject
 from serve.trainings import SubjectStatus, Training
 
-_LEAST_POLL_MS, _MOST_POLL_MS = 200, 5000
+_LEAST_POLL_MS, _MOST_POLL_MS = 50, 5000
 
 
 class JobError(BaseModel):
@@ -204,21 +204,41 @@ def video_reply(job: Job, *, queue_position: int | None, eta_seconds: float | No
 
 
 def estimate_seconds(
-    job: Job, *, position: int | None, mean_seconds: float | None, max_batch: int, now: float
+    job: Job,
+    *,
+    position: int | None,
+    is_busy: bool,
+    mean_seconds: float | None,
+    max_batch: int,
+    now: float,
 ) -> float | None:
-    """Estimate the time until a live job ends; None without anything to go by."""
-    if job.status == "in_progress" and job.started_at is not None and job.step:
-        return (now - job.started_at) / job.step * (job.steps - job.step)
+    """Estimate the time until a live job ends; None without anything to go by.
+
+    Args:
+        job: a job as it is now.
+        position: its place in the queue, 1 is next; None unless queued.
+        is_busy: whether an engine works, on average half done.
+        mean_seconds: what jobs of its kind took from claim to end.
+        max_batch: clips of a batch.
+        now: Unix seconds.
+    """
+    if job.status == "in_progress" and job.started_at is not None:
+        spent = now - job.started_at
+        by_steps = spent / job.step * (job.steps - job.step) if job.step else None
+        if mean_seconds is None:
+            return by_steps
+        # Steps tell of a slow batch; the mean knows of what follows them, decoding and writing.
+        return max(mean_seconds - spent, by_steps or 0.0)
     if not job.is_live or mean_seconds is None:
         return None
-    return mean_seconds * (math.ceil((position or 0) / max_batch) + 1)
+    return mean_seconds * (math.ceil((position or 0) / max_batch) + (0.5 if is_busy else 0.0))
 
 
 def poll_after_ms(eta_seconds: float | None) -> int:
-    """Milliseconds a client should wait: a quarter of what is left, within bounds."""
+    """Milliseconds a client should wait: three quarters of what is left, within bounds."""
     if eta_seconds is None:
         return 500
-    return int(min(_MOST_POLL_MS, max(_LEAST_POLL_MS, eta_seconds * 250)))
+    return int(min(_MOST_POLL_MS, max(_LEAST_POLL_MS, eta_seconds * 750)))
 
 
 def subject_reply(subject: ServableSubject, problem: ErrorBody | None) -> SubjectReply:

@@ -49,6 +49,7 @@ class ServeSettings(BaseModel):
         scale_up_age_s: a job that waits longer asks for one more engine.
         scale_down_s: engines are let go when fewer have been enough for this long.
         engine_cpus, engine_gpus: Ray resources of one engine.
+        engine_threads: threads an engine computes with on a CPU; 0 is its share of the cores.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,7 +70,7 @@ class ServeSettings(BaseModel):
     max_attempts: int = Field(default=5, ge=1)
     lease_s: float = Field(default=20.0, gt=0)
     stall_s: float = Field(default=600.0, gt=0)
-    poll_s: float = Field(default=0.05, gt=0)
+    poll_s: float = Field(default=0.02, gt=0)
     keep_s: float = Field(default=86_400.0, gt=0)
     drain_s: float = Field(default=120.0, ge=0)
     pretrained: str = "tiny"
@@ -82,6 +83,7 @@ class ServeSettings(BaseModel):
     scale_down_s: float = Field(default=300.0, gt=0)
     engine_cpus: float = Field(default=1.0, ge=0)
     engine_gpus: float = Field(default=0.0, ge=0)
+    engine_threads: int = Field(default=0, ge=0)
 
     @model_validator(mode="before")
     @classmethod
@@ -117,6 +119,11 @@ class ServeSettings(BaseModel):
                 "backbone": str(backbone.absolute()) if is_folder else self.backbone,
             }
         )
+
+    @property
+    def most_engines(self) -> int:
+        """How many engines there may be at once."""
+        return max(self.engine_replicas, self.max_engine_replicas)
 
     @property
     def subjects_root(self) -> Path:

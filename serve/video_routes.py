@@ -246,10 +246,14 @@ def _describe(given: Services, job: Job, response: Response | None = None) -> re
     position, eta_seconds = None, None
     if job.is_live:
         position = given.jobs.queue_position(job)
+        mean_seconds = given.jobs.mean_seconds(job.batch_key)
+        if mean_seconds is None and job.status == "queued":
+            mean_seconds = given.jobs.mean_seconds()
         eta_seconds = replies.estimate_seconds(
             job,
             position=position,
-            mean_seconds=given.jobs.mean_seconds(),
+            is_busy=position is not None and given.jobs.is_busy(),
+            mean_seconds=mean_seconds,
             max_batch=given.settings.max_batch,
             now=time.time(),
         )

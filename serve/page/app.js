@@ -2,6 +2,8 @@
 
 const byId = (id) => document.getElementById(id);
 const LIVE = ["queued", "in_progress"];
+// The server says when to ask again; a bar that moves less often than this looks stuck.
+const LONGEST_WAIT_MS = 1000;
 const cards = new Map();
 
 function withKey() {
@@ -113,7 +115,7 @@ function show(video) {
 async function watch(video, wait) {
   show(video);
   while (LIVE.includes(video.status) && cards.has(video.id)) {
-    await new Promise((resume) => setTimeout(resume, wait));
+    await new Promise((resume) => setTimeout(resume, Math.min(wait, LONGEST_WAIT_MS)));
     if (!cards.has(video.id)) return;
     ({ found: video, wait } = await call("GET", `v1/videos/${video.id}`));
     if (cards.has(video.id)) show(video);

@@ -282,7 +282,7 @@ def test_the_end_of_a_replica_lets_the_running_batch_finish(
 ) -> None:
     from serve.app import EngineReplica
 
-    replica = EngineReplica(settings)
+    replica = EngineReplica(settings.model_copy(update={"engine_threads": 1}))
     replica.check_health()
     running = submit(num_inference_steps=50)
     deadline(lambda: read(table, running).step > 0)
