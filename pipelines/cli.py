@@ -18,6 +18,7 @@ def parser(
     *,
     settings: type[Any] | None = None,
     has_recipe: bool = True,
+    has_out: bool = True,
 ) -> argparse.ArgumentParser:
     """Build a parser with the arguments every stage has, and examples and settings in its help.
 
@@ -26,6 +27,7 @@ def parser(
         examples: whole commands.
         settings: config of `--set`; a command that only puts others together has none.
         has_recipe: whether the settings are part of a journey's recipe.
+        has_out: whether it writes into the folder of all artifacts.
     """
     shown = ["examples:", *(f"  {example}" for example in examples)]
     if settings and has_recipe:
@@ -49,12 +51,13 @@ def parser(
             default=[],
             help="change one setting; may be given again",
         )
-    found.add_argument(
-        "--out",
-        type=Path,
-        default=Path("runs"),
-        help="folder of all artifacts; each stage has its own in it (default: %(default)s)",
-    )
+    if has_out:
+        found.add_argument(
+            "--out",
+            type=Path,
+            default=Path("runs"),
+            help="folder of all artifacts; each stage has its own in it (default: %(default)s)",
+        )
     found.add_argument(
         "--dry-run", action="store_true", help="print the resolved plan and do nothing"
     )
