@@ -149,7 +149,11 @@ def status_p99_seconds(seed: int) -> float:
 
 
 class _Crowd:
-    """Clients that ask for clips and look at them, again and again."""
+    """Clients that order clips and wait for them, again and again.
+
+    They wait between two requests as long as the server tells them to, as the published client
+    does: `openai-poll-after-ms` after a look, `Retry-After` after a refusal.
+    """
 
     def __init__(self, server: Server, seed: int) -> None:
         self._server = server
@@ -168,12 +172,15 @@ class _Crowd:
             while time.monotonic() < self._end:
                 answer = http.post("/v1/videos", json=body)
                 self._note(answer)
-                where = answer.headers.get("location", "/v1/videos?limit=1")
-                for _ in range(5):
+                if answer.status_code == 429:
+                    time.sleep(float(answer.headers["retry-after"]))
+                    continue
+                where = answer.headers["location"]
+                while answer.json()["status"] in _LIVE and time.monotonic() < self._end:
+                    time.sleep(int(answer.headers["openai-poll-after-ms"]) / 1000)
                     started = time.perf_counter()
                     answer = http.get(where)
                     self._note(answer, seconds=time.perf_counter() - started)
-                    time.sleep(0.5)
 
     def _note(self, answer: httpx.Response, *, seconds: float | None = None) -> None:
         if answer.status_code == 429 and "retry-after" not in answer.headers:

@@ -55,7 +55,8 @@ def open_services(
     )
 
 
-def _services(request: Request) -> Services:
+# A coroutine, for it waits for nothing: FastAPI would call a function in a thread.
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 

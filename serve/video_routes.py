@@ -1,6 +1,7 @@
 """Clips: asked for, watched, fetched, canceled, deleted."""
 
 import hashlib
+import math
 import time
 from dataclasses import replace
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from serve.results import CLIP_NAME, THUMBNAIL_NAME
 from serve.services import By, Given, Limit, Services, find_subject
 
 videos = APIRouter(responses=openapi.ALWAYS)
+_LONGEST_RETRY_S = 60.0
 _FOLLOWING = openapi.follow(
     "video_id",
     "get_video",
@@ -221,8 +223,12 @@ def _submit(
         job, _ = given.jobs.submit(new, max_queued=given.settings.max_queued, max_live=by.max_live)
     except (QueueFullError, QuotaError) as error:
         code = "queue_full" if isinstance(error, QueueFullError) else "quota_exceeded"
-        wait_s = max(1, round(given.jobs.mean_seconds() or 1))
-        headers = {"Retry-After": str(wait_s)}
+        batches = (
+            given.settings.max_queued / given.settings.max_batch if code == "queue_full" else 1
+        )
+        # Half of the queue must go first: who comes back earlier finds it full again.
+        wait_s = (given.jobs.mean_seconds() or 1) * max(1, batches / 2)
+        headers = {"Retry-After": str(math.ceil(min(wait_s, _LONGEST_RETRY_S)))}
         raise ApiError(429, code, str(error), headers=headers) from error
     except IdempotencyError as error:
         param = "Idempotency-Key"
