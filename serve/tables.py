@@ -60,6 +60,8 @@ JOBS = Table(
     Column("error_message", Text),
     UniqueConstraint("owner", "idempotency_key"),
     Index("jobs_by_status", "status", "number"),
+    # Every look at a live job asks what its kind took lately.
+    Index("jobs_by_kind", "batch_key", "status", "number"),
     sqlite_autoincrement=True,
 )
 

@@ -223,17 +223,19 @@ def _submit(
         job, _ = given.jobs.submit(new, max_queued=given.settings.max_queued, max_live=by.max_live)
     except (QueueFullError, QuotaError) as error:
         code = "queue_full" if isinstance(error, QueueFullError) else "quota_exceeded"
-        batches = (
-            given.settings.max_queued / given.settings.max_batch if code == "queue_full" else 1
-        )
-        # Half of the queue must go first: who comes back earlier finds it full again.
-        wait_s = (given.jobs.mean_seconds() or 1) * max(1, batches / 2)
-        headers = {"Retry-After": str(math.ceil(min(wait_s, _LONGEST_RETRY_S)))}
+        headers = {"Retry-After": str(_retry_after_s(given, is_full=code == "queue_full"))}
         raise ApiError(429, code, str(error), headers=headers) from error
     except IdempotencyError as error:
         param = "Idempotency-Key"
         raise ApiError(409, "idempotency_conflict", str(error), param=param) from error
     return job
+
+
+def _retry_after_s(given: Services, *, is_full: bool) -> int:
+    settings = given.settings
+    # Half of a full queue must go first: who comes back earlier finds it full again.
+    batches = max(1, settings.max_queued / settings.max_batch / 2) if is_full else 1
+    return math.ceil(min((given.jobs.mean_seconds() or 1) * batches, _LONGEST_RETRY_S))
 
 
 def _request_hash(asked: schema.VideoCreate, remixed_from: str | None) -> str:

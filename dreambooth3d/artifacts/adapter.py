@@ -15,7 +15,7 @@ on disk. The update is ``scale * B A``, with the scale stored in the card and no
 import dataclasses
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -31,6 +31,7 @@ from dreambooth3d.artifacts.key import content_hash
 from dreambooth3d.errors import AdapterError, ArtifactError, ConfigError
 
 Role = Literal["reference", "subject"]
+Method = Literal["joint", "3dreambooth", "3dapter"]
 ROLES: tuple[Role, ...] = get_args(Role)
 CARD_NAME = "adapter.json"
 PACKAGED = Path(__file__).parent.parent / "adapters"
@@ -66,7 +67,7 @@ _FIELD_TYPES: Mapping[str, tuple[type, ...]] = {
     "text_scope": (str,),
     "weights_sha256": (str,),
 }
-_ROLES_OF_METHOD: Mapping[str, frozenset[str]] = {
+_ROLES_OF_METHOD: Mapping[Method, frozenset[str]] = {
     "joint": frozenset({"reference", "subject"}),
     "3dreambooth": frozenset({"subject"}),
     "3dapter": frozenset({"reference"}),
@@ -107,7 +108,7 @@ class AdapterCard:
     scale: float
     reference_attention: Literal["joint", "isolated"]
     reference_time_offset: int
-    method: Literal["joint", "3dreambooth", "3dapter"]
+    method: Method
     trigger: str | None
     class_noun: str | None
     subject: str | None
@@ -253,7 +254,7 @@ def load_adapter(folder: Path) -> Adapter:
             f"{folder / CARD_NAME}; copy the adapter again"
         )
     weights = {
-        role: _load_weights(folder / _weights_name(role))
+        role: read_weights(folder / _weights_name(role), what="adapter weights")
         for role in ROLES
         if _weights_name(role) in files
     }
@@ -372,11 +373,25 @@ def _check_file(path: Path, sha256: str) -> None:
         )
 
 
-def _load_weights(path: Path) -> dict[str, torch.Tensor]:
+def read_weights(path: Path, *, what: str) -> dict[str, torch.Tensor]:
+    """Read a safetensors file; tensors on the CPU.
+
+    Args:
+        path: of the file.
+        what: how the sentence calls it.
+
+    Raises:
+        AdapterError: it is none, or damaged.
+    """
     try:
         tensors: dict[str, torch.Tensor] = load_file(path)
     except SafetensorError as error:
-        raise ArtifactError(
-            f"adapter weights must be safetensors, got {path} ({error}); copy the adapter again"
+        raise AdapterError(
+            f"{what} must be whole safetensors, got {path} ({error}); copy the file again"
         ) from error
     return tensors
+
+
+def method_of(roles: Collection[Role]) -> Method:
+    """Name the method whose adapters hold the weights of these roles and no others."""
+    return next(method for method, held in _ROLES_OF_METHOD.items() if held == set(roles))

@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from dreambooth3d.artifacts.adapter import read_weights
 from dreambooth3d.errors import AdapterError
 from dreambooth3d.model.lora import LoraAdapter, Role
 
@@ -99,10 +99,15 @@ def rank_of(weights: Mapping[str, Tensor]) -> int:
     raise AdapterError("adapter weights must hold a lora_A tensor, got none; check the file")
 
 
+def published_path(folder: Path, role: Role) -> Path:
+    """Where a published pair has the weights of one role."""
+    return folder / PUBLISHED_FOLDERS[role] / PUBLISHED_FILE
+
+
 def export_published(folder: Path, weights: Mapping[Role, Mapping[str, Tensor]]) -> None:
     """Write the published pair layout; `weights` are in diffusers' names at scale 1.0."""
     for role, tensors in weights.items():
-        path = folder / PUBLISHED_FOLDERS[role] / PUBLISHED_FILE
+        path = published_path(folder, role)
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not `save_file`: what it makes can be read by its owner alone.
         path.write_bytes(save({to_published(n): t.contiguous() for n, t in tensors.items()}))
@@ -111,24 +116,16 @@ def export_published(folder: Path, weights: Mapping[Role, Mapping[str, Tensor]])
 def import_published(folder: Path) -> dict[Role, dict[str, Tensor]]:
     """Read a published pair (or one half of it) into diffusers' names."""
     found: dict[Role, dict[str, Tensor]] = {}
-    for role, sub in PUBLISHED_FOLDERS.items():
-        path = folder / sub / PUBLISHED_FILE
+    for role in PUBLISHED_FOLDERS:
+        path = published_path(folder, role)
         if path.is_file():
-            found[role] = {from_published(n): t for n, t in _load(path).items()}
+            found[role] = {
+                from_published(n): t for n, t in read_weights(path, what="a published file").items()
+            }
     if not found:
         raise AdapterError(
             f"a published pair must hold {PUBLISHED_FOLDERS['reference']}/{PUBLISHED_FILE} or "
             f"{PUBLISHED_FOLDERS['subject']}/{PUBLISHED_FILE}, got neither in {folder}; "
             "point at the folder that contains lora/"
         )
-    return found
-
-
-def _load(path: Path) -> dict[str, Tensor]:
-    try:
-        found: dict[str, Tensor] = load_file(path)
-    except SafetensorError as error:
-        raise AdapterError(
-            f"a published file must be whole safetensors, got {path} ({error}); copy it again"
-        ) from error
     return found

@@ -11,9 +11,10 @@ from typing import Any, Literal, Protocol, TypeAlias
 from PIL import Image
 
 from dreambooth3d.errors import ArtifactError, ConfigError
-from dreambooth3d.pairs.inference import PinnedModel, one_thread
+from dreambooth3d.pairs.inference import PinnedModel
 from dreambooth3d.pairs.letters import one_line
 from dreambooth3d.vision.refusal import RefusedError
+from dreambooth3d.vision.threads import one_thread
 
 CaptionKind: TypeAlias = Literal["given", "template", "model"]
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dreambooth3d.errors import ConfigError
-from dreambooth3d.pairs.inference import one_thread
 from dreambooth3d.vision.refusal import RefusedError
+from dreambooth3d.vision.threads import one_thread
 
 Mask = NDArray[np.bool_]
 

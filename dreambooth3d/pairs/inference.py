@@ -2,8 +2,6 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,16 +81,3 @@ class PinnedModel:
         for path in sorted({path for form in _FILES for path in folder.glob(form)}):
             digest.update(f"{path.name}\n{content_hash(path)}\n".encode())
         return digest.hexdigest()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread inside: sums are then added in one order, whatever the machine does."""
-    import torch
-
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(num_threads)

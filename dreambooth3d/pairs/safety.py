@@ -8,8 +8,9 @@ from typing import Any, Protocol
 from PIL import Image
 
 from dreambooth3d.errors import ArtifactError, ConfigError
-from dreambooth3d.pairs.inference import PinnedModel, one_thread
+from dreambooth3d.pairs.inference import PinnedModel
 from dreambooth3d.vision.refusal import RefusedError
+from dreambooth3d.vision.threads import one_thread
 
 
 class SafetyFilter(Protocol):

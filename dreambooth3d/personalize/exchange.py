@@ -1,25 +1,27 @@
 """Subjects to and from published pairs (`model.names` has the file format)."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from PIL import Image
 
-from dreambooth3d.artifacts.adapter import Adapter, AdapterCard, load_adapter, save_adapter
+from dreambooth3d.artifacts.adapter import (
+    Adapter,
+    AdapterCard,
+    load_adapter,
+    method_of,
+    save_adapter,
+)
 from dreambooth3d.artifacts.image import list_images, read_image
 from dreambooth3d.artifacts.key import artifact_key, content_hash, publish
 from dreambooth3d.artifacts.subject import check_id, check_words
 from dreambooth3d.errors import AdapterError, InputError
 from dreambooth3d.model.backbone import read_card
-from dreambooth3d.model.lora import Role
 from dreambooth3d.model.names import (
-    PUBLISHED_FILE,
-    PUBLISHED_FOLDERS,
     export_published,
     from_peft,
     import_published,
+    published_path,
     rank_of,
     to_peft,
 )
@@ -77,7 +79,7 @@ def export_pair(source: Path, target: Path, *, is_dry: bool = False) -> tuple[Pa
     if not is_dry:
         with publish(target) as aside:
             export_published(aside, scaled)
-    return _files(target, scaled)
+    return tuple(published_path(target, role) for role in sorted(scaled))
 
 
 def import_pair(
@@ -132,7 +134,8 @@ def _read_pair(
             f"got {len(views)} of them"
         )
     card = read_card(backbone)
-    parents = (card.revision, *map(content_hash, _files(source, found)))
+    files = (published_path(source, role) for role in sorted(found))
+    parents = (card.revision, *map(content_hash, files))
     return Adapter(
         AdapterCard(
             kind="subject",
@@ -143,7 +146,7 @@ def _read_pair(
             # The published code has neither isolated references nor an offset.
             reference_attention="joint",
             reference_time_offset=0,
-            method=_method(found),
+            method=method_of(found),
             num_views=len(views),
             steps=0,
             seed=0,
@@ -166,16 +169,6 @@ def _read_views(folder: Path | None) -> tuple[Image.Image, ...]:
             "give those the pair was trained with"
         )
     return tuple(map(read_image, paths))
-
-
-def _files(folder: Path, roles: Collection[Role]) -> tuple[Path, ...]:
-    return tuple(folder / PUBLISHED_FOLDERS[role] / PUBLISHED_FILE for role in sorted(roles))
-
-
-def _method(roles: Collection[Role]) -> Literal["joint", "3dreambooth", "3dapter"]:
-    if len(roles) == 2:
-        return "joint"
-    return "3dapter" if "reference" in roles else "3dreambooth"
 
 
 def _require_new(target: Path) -> None:

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Let torch add on one thread; how many it had is put back."""
+    # Commands that plan and print load no torch.
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
