@@ -254,7 +254,7 @@ def load_adapter(folder: Path) -> Adapter:
             f"{folder / CARD_NAME}; copy the adapter again"
         )
     weights = {
-        role: read_weights(folder / _weights_name(role), what="adapter weights")
+        role: _load_weights(folder / _weights_name(role))
         for role in ROLES
         if _weights_name(role) in files
     }
@@ -373,21 +373,12 @@ def _check_file(path: Path, sha256: str) -> None:
         )
 
 
-def read_weights(path: Path, *, what: str) -> dict[str, torch.Tensor]:
-    """Read a safetensors file; tensors on the CPU.
-
-    Args:
-        path: of the file.
-        what: how the sentence calls it.
-
-    Raises:
-        AdapterError: it is none, or damaged.
-    """
+def _load_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
         tensors: dict[str, torch.Tensor] = load_file(path)
     except SafetensorError as error:
-        raise AdapterError(
-            f"{what} must be whole safetensors, got {path} ({error}); copy the file again"
+        raise ArtifactError(
+            f"adapter weights must be safetensors, got {path} ({error}); copy the adapter again"
         ) from error
     return tensors
 

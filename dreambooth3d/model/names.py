@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from dreambooth3d.artifacts.adapter import read_weights
 from dreambooth3d.errors import AdapterError
 from dreambooth3d.model.lora import LoraAdapter, Role
 
@@ -119,13 +119,21 @@ def import_published(folder: Path) -> dict[Role, dict[str, Tensor]]:
     for role in PUBLISHED_FOLDERS:
         path = published_path(folder, role)
         if path.is_file():
-            found[role] = {
-                from_published(n): t for n, t in read_weights(path, what="a published file").items()
-            }
+            found[role] = {from_published(n): t for n, t in _load(path).items()}
     if not found:
         raise AdapterError(
             f"a published pair must hold {PUBLISHED_FOLDERS['reference']}/{PUBLISHED_FILE} or "
             f"{PUBLISHED_FOLDERS['subject']}/{PUBLISHED_FILE}, got neither in {folder}; "
             "point at the folder that contains lora/"
         )
+    return found
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        found: dict[str, Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise AdapterError(
+            f"a published file must be whole safetensors, got {path} ({error}); copy it again"
+        ) from error
     return found
