@@ -36,31 +36,32 @@ def bring_here(source: str, cache: Path) -> Path:
         raise InputError(f"a catalogue must be a file, got nothing at {place.url}; check the URL")
     _copy(folder, home, table)
     for name in sorted(_folders_named(home / place.name)):
-        below = folder / name
+        below = folder / name if name else folder
         _mirror(below, home / name, (file for file in below.list() if _is_of_subject(file.name)))
     return home / place.name
 
 
 def _folders_named(table: Path) -> set[str]:
-    """Folders, relative to the table, that hold what its rows name."""
+    """Folders, relative to the table, that hold what its rows name; "" is the table's own."""
     found: set[str] = set()
     for row in read_rows(table):
         images, references = row.cells.get("images", ""), row.cells.get("references", "")
-        parts = _plain_parts(images)
-        if parts:
+        if (parts := _plain_parts(images)) is not None:
             found.add("/".join(parts))
             found.add("/".join((*parts[:-1], "references")))
-        if beside := _plain_parts(references):
+        if (beside := _plain_parts(references)) is not None:
             found.add("/".join(beside))
     return found
 
 
-def _plain_parts(cell: str) -> tuple[str, ...]:
-    """The parts of a relative path before its first wildcard; none when it leads out of here."""
+def _plain_parts(cell: str) -> tuple[str, ...] | None:
+    """The parts of a relative path before its first wildcard; None when it leads out of here."""
     parts: list[str] = []
-    for part in PurePosixPath(cell).parts if cell and "\0" not in cell else ():
+    if not cell or "\0" in cell:
+        return None
+    for part in PurePosixPath(cell).parts:
         if part in ("..", "/"):
-            return ()
+            return None
         if _GLOB_MARKS & set(part):
             break
         parts.append(part)

@@ -51,7 +51,7 @@ def read_json(path: Path, *, what: str) -> dict[str, JsonValue]:
     """Read one JSON object; an `ArtifactError` names the file when it is missing or damaged."""
     try:
         data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise ArtifactError(
             f"{what} must be a JSON file, got no file at {path}; make it again"
         ) from error

@@ -19,6 +19,20 @@ class PromptParts:
         return f"{self.before}{self.span or ''}{self.after}"
 
 
+def check_text(field: str, value: str) -> None:
+    """Raise an `InputError` unless every letter of `value` can be written down.
+
+    A JSON file may hold half of a surrogate pair, which is no letter and which no tokenizer reads.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{field} must be text, got half a letter at place {error.start + 1} of {value!r}; "
+            "write the file anew as UTF-8"
+        ) from error
+
+
 def parse_prompt(
     text: str, *, class_noun: str | None = None, trigger: str | None = None
 ) -> PromptParts:
@@ -34,6 +48,7 @@ def parse_prompt(
     """
     if not text.strip():
         raise InputError("prompt must not be empty, got no words; write what is to be seen")
+    check_text("prompt", text)
     marks = "".join(letter for letter in text if letter in "[]")
     if marks == "":
         return PromptParts(before=text, span=None, after="")

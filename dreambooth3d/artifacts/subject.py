@@ -22,6 +22,7 @@ from dreambooth3d.artifacts.image import flatten, list_images, read_image
 from dreambooth3d.artifacts.jsonfile import JsonValue, read_json, write_json
 from dreambooth3d.artifacts.key import content_hash
 from dreambooth3d.artifacts.prompt import PromptParts as PromptParts
+from dreambooth3d.artifacts.prompt import check_text
 from dreambooth3d.artifacts.prompt import parse_prompt as parse_prompt
 from dreambooth3d.errors import ImageError, InputError
 
@@ -29,6 +30,8 @@ DEFAULT_TRIGGER = "sks"
 
 _ID_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _MAX_SEED = 2**63 - 1
+# Longer words do not fit a prompt of the backbone, and name nothing.
+_MOST_LETTERS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +106,12 @@ def check_words(field: str, value: str) -> None:
         raise InputError(
             f"{field} must be words without brackets, got {value!r}; write it as in 'rubber duck'"
         )
+    if len(value) > _MOST_LETTERS:
+        raise InputError(
+            f"{field} must have at most {_MOST_LETTERS} letters, got {len(value)}; "
+            "say only what the object is"
+        )
+    check_text(field, value)
 
 
 def check_images(subject: Subject) -> tuple[Problem, ...]:

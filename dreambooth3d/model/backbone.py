@@ -130,7 +130,7 @@ def resolve_backbone(source: str, *, has_weights: bool = True) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    patterns = ["*.json", "*.txt", *(["*.safetensors"] if has_weights else [])]
+    patterns = ["*.json", "*.txt", "*.jinja", *(["*.safetensors"] if has_weights else [])]
     try:
         return Path(snapshot_download(source, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

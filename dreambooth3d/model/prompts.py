@@ -79,6 +79,15 @@ def rare_words(tokenizer: Any, *, lengths: Collection[int] = (3, 4)) -> tuple[st
     return tuple(word for word in found if word.isalpha())
 
 
+def words_in_span(tokenizer: Any, prompt: str) -> str:
+    """Read back the words of the tokens that the brackets of a prompt cover; "" without any."""
+    ids, start, span = _tokenize(tokenizer, split_brackets(prompt))
+    if span is None:
+        return ""
+    words: str = tokenizer.decode(ids[start + span[0] : start + span[1]])
+    return words.strip()
+
+
 class PromptEncoder:
     """Encode prompts, once each: results are cached by text (bounded, safe from several threads).
 
@@ -97,7 +106,7 @@ class PromptEncoder:
         glyph_encoder: Any,
         capacity: int = 4096,
     ) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._text_encoder = text_encoder
         self._glyph_tokenizer = glyph_tokenizer
         self._glyph_encoder = glyph_encoder
@@ -119,18 +128,13 @@ class PromptEncoder:
                 self._cache.popitem(last=False)
         return states
 
-    def words_in_span(self, prompt: str) -> str:
-        """Read back the words of the tokens that `span` of this prompt covers; "" without one."""
-        ids, start, span = self._tokenize(split_brackets(prompt))
-        if span is None:
-            return ""
-        words: str = self._tokenizer.decode(ids[0, start + span[0] : start + span[1]].tolist())
-        return words.strip()
-
     @torch.no_grad()
     def _encode(self, prompt: MarkedPrompt) -> TextStates:
-        ids, start, span = self._tokenize(prompt)
-        hidden = self._text_encoder(input_ids=ids, output_hidden_states=True).hidden_states
+        ids, start, span = _tokenize(self.tokenizer, prompt)
+        hidden = self._text_encoder(
+            input_ids=torch.tensor([ids], device=self._text_encoder.device),
+            output_hidden_states=True,
+        ).hidden_states
         glyphs = quoted_words(prompt.text)
         return TextStates(
             states_SD=hidden[HIDDEN_STATE][0, start:],
@@ -138,38 +142,41 @@ class PromptEncoder:
             span=span,
         )
 
-    def _tokenize(self, prompt: MarkedPrompt) -> tuple[Tensor, int, tuple[int, int] | None]:
-        """Token ids (1, L), the first token that is kept, and the span among kept tokens."""
-        text = prompt.text if prompt.text else " "
-        at = self._render(_PLACE).index(_PLACE)
-        rendered = self._render(text)
-        encoded = self._tokenizer(rendered, return_offsets_mapping=True, add_special_tokens=False)
-        offsets: list[tuple[int, int]] = encoded["offset_mapping"]
-        start = next(i for i, (_, end) in enumerate(offsets) if end > at)
-        ids = encoded["input_ids"][: start + MAX_TEXT_TOKENS]
-        span = None
-        if prompt.span is not None:
-            first, last = prompt.span[0] + at, prompt.span[1] + at
-            inside = [
-                i - start for i, (a, b) in enumerate(offsets[: len(ids)]) if a < last and b > first
-            ]
-            span = (inside[0], inside[-1] + 1) if inside else None
-        device = self._text_encoder.device
-        return torch.tensor([ids], device=device), start, span
-
-    def _render(self, text: str) -> str:
-        messages = [
-            {"role": "system", "content": SYSTEM_MESSAGE},
-            {"role": "user", "content": text},
-        ]
-        rendered: str = self._tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False
-        )
-        return rendered
-
     def _encode_glyphs(self, text: str) -> Tensor:
         ids = self._glyph_tokenizer(
             text, truncation=True, max_length=MAX_GLYPH_TOKENS, return_tensors="pt"
         ).input_ids.to(self._glyph_encoder.device)
         states: Tensor = self._glyph_encoder(input_ids=ids)[0][0]
         return states
+
+
+def _tokenize(
+    tokenizer: Any, prompt: MarkedPrompt
+) -> tuple[list[int], int, tuple[int, int] | None]:
+    """Token ids, the first token that is kept, and the span among kept tokens."""
+    text = prompt.text if prompt.text else " "
+    at = _render(tokenizer, _PLACE).index(_PLACE)
+    rendered = _render(tokenizer, text)
+    encoded = tokenizer(rendered, return_offsets_mapping=True, add_special_tokens=False)
+    offsets: list[tuple[int, int]] = encoded["offset_mapping"]
+    start = next(i for i, (_, end) in enumerate(offsets) if end > at)
+    ids: list[int] = encoded["input_ids"][: start + MAX_TEXT_TOKENS]
+    span = None
+    if prompt.span is not None:
+        first, last = prompt.span[0] + at, prompt.span[1] + at
+        inside = [
+            i - start for i, (a, b) in enumerate(offsets[: len(ids)]) if a < last and b > first
+        ]
+        span = (inside[0], inside[-1] + 1) if inside else None
+    return ids, start, span
+
+
+def _render(tokenizer: Any, text: str) -> str:
+    messages = [
+        {"role": "system", "content": SYSTEM_MESSAGE},
+        {"role": "user", "content": text},
+    ]
+    rendered: str = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=False
+    )
+    return rendered

@@ -17,7 +17,12 @@ from dreambooth3d.artifacts.adapter import load_adapter, load_card
 from dreambooth3d.artifacts.manifest import Manifest
 from dreambooth3d.artifacts.subject import Subject
 from dreambooth3d.errors import ConfigError, Dreambooth3dError
-from dreambooth3d.model.backbone import localize, read_card
+from dreambooth3d.model.backbone import (
+    load_tokenizer,
+    localize,
+    read_card,
+    resolve_backbone,
+)
 from dreambooth3d.personalize.batch import publish_batch
 from dreambooth3d.personalize.config import PersonalizeConfig
 from dreambooth3d.personalize.keys import (
@@ -33,6 +38,7 @@ from dreambooth3d.personalize.progress import Board
 from dreambooth3d.personalize.schedule import Schedule, Turn
 from dreambooth3d.personalize.tracking import BatchRecord
 from dreambooth3d.personalize.warm_worker import THREADS, kept
+from dreambooth3d.personalize.wording import training_prompts
 from dreambooth3d.runtime.fanout import Fanout
 from dreambooth3d.runtime.relay import relayed
 from dreambooth3d.runtime.session import last_line, num_cores, ray_session, stopping
@@ -48,9 +54,7 @@ def plan(
 ) -> dict[str, Any]:
     """Say what `run` would do, without doing it."""
     parents = parents_of(config, pretrained)
-    check_pretrained(
-        config, None if pretrained is None else load_card(pretrained), read_card(config.backbone)
-    )
+    _check(config, subjects, pretrained)
     rows = {}
     for subject in subjects:
         key = key_of(config, subject, parents)
@@ -91,9 +95,7 @@ def run(
     out = out.resolve()
     config = replace(config, backbone=localize(config.backbone))
     pretrained = None if pretrained is None else pretrained.resolve()
-    check_pretrained(
-        config, None if pretrained is None else load_card(pretrained), read_card(config.backbone)
-    )
+    _check(config, subjects, pretrained)
     parents = parents_of(config, pretrained)
     orders = {s.id: _order(config, s, pretrained, parents, out) for s in subjects}
     outcomes: dict[str, Outcome] = {}
@@ -119,6 +121,16 @@ def run(
     if is_stopped:
         raise KeyboardInterrupt
     return manifest, ordered
+
+
+def _check(config: PersonalizeConfig, subjects: Sequence[Subject], pretrained: Path | None) -> None:
+    """Refuse what every worker would find wrong, before any is started."""
+    check_pretrained(
+        config, None if pretrained is None else load_card(pretrained), read_card(config.backbone)
+    )
+    tokenizer = load_tokenizer(resolve_backbone(config.backbone, has_weights=False))
+    for subject in subjects:
+        training_prompts(config, subject, tokenizer)
 
 
 def _order(

@@ -13,11 +13,11 @@ from dreambooth3d.artifacts.image import letterbox
 from dreambooth3d.artifacts.subject import Subject
 from dreambooth3d.diffusion.noise import draw_noise, keyed_generator
 from dreambooth3d.diffusion.sampler import euler, flow_sigmas, guide
-from dreambooth3d.errors import ConfigError
 from dreambooth3d.model.backbone import Backbone
 from dreambooth3d.model.forward import denoise
 from dreambooth3d.model.texts import TextStates
 from dreambooth3d.personalize.config import PersonalizeConfig
+from dreambooth3d.personalize.wording import training_prompts
 from dreambooth3d.training.order import DataOrder
 from dreambooth3d.training.task import BatchRules, Example, TrainBatch, build_batch
 from dreambooth3d.vision.segment import build_segmenter
@@ -61,33 +61,12 @@ def encode_lessons(
         targets_NCHW=encode_pictures(backbone, captures, side),
         views_VCHW=encode_pictures(backbone, views, side) if views else None,
         captions=tuple(
-            backbone.prompts(prompt) for prompt in training_prompts(config, subject, backbone)
+            backbone.prompts(prompt)
+            for prompt in training_prompts(config, subject, backbone.prompts.tokenizer)
         ),
         weights_NHW=weights,
         side=side,
     )
-
-
-def training_prompts(
-    config: PersonalizeConfig, subject: Subject, backbone: Backbone
-) -> tuple[str, ...]:
-    """Fill the templates in, and see that the marked tokens are those that name the subject.
-
-    Raises:
-        ConfigError: the tokens of a bracket are not its words.
-    """
-    name = f"{subject.trigger} {subject.class_noun}"
-    found = []
-    for template in config.prompt.split("|"):
-        prompt = template.strip().format(trigger=subject.trigger, class_noun=subject.class_noun)
-        words = backbone.prompts.words_in_span(prompt)
-        if words != name:
-            raise ConfigError(
-                f"the tokens marked in {prompt!r} must be those of {name!r}, got {words!r}; "
-                "put spaces or punctuation around the brackets"
-            )
-        found.append(prompt)
-    return tuple(found)
 
 
 def foreground_weights(

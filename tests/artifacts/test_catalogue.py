@@ -123,3 +123,23 @@ def test_a_catalogue_behind_a_url_comes_here(form: str, home: Path, tmp_path: Pa
         assert not list((tmp_path / "cache").rglob("secret.png"))
     with pytest.raises(InputError, match="got nothing at"):
         bring_here(f"memory://{form}/shop/absent.csv", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("images", [".", "*.png", "./[01].png"])
+def test_pictures_beside_a_table_behind_a_url_come_too(
+    images: str, home: Path, tmp_path: Path
+) -> None:
+    far = Place.parse(f"memory://beside-{len(images)}")
+    for path in (home / "duck").glob("*.png"):
+        (far / path.name).write_bytes(path.read_bytes())
+    (far / "t.csv").write_bytes(f"subject,class_noun,images\nmug,mug,{images}\n".encode())
+    table = read_catalogue(bring_here(f"{far.url}/t.csv", tmp_path / "cache"))
+    assert [len(subject.images) for subject in table.subjects] == [2]
+
+
+def test_a_folder_in_the_place_of_metadata_is_a_problem_of_its_subject(home: Path) -> None:
+    (home / "mug" / "metadata.json").mkdir()
+    (home / "duck" / "metadata.json").write_text(json.dumps({"class_noun": "duck"}))
+    table = read_catalogue(home)
+    assert [subject.id for subject in table.subjects] == ["duck"]
+    assert "got no file at" in table.problems[0].sentence

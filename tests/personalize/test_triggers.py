@@ -6,8 +6,10 @@ import pytest
 from dreambooth3d.artifacts.subject import Subject
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.model.backbone import EMBEDDED, load_prompts, load_tokenizer
-from dreambooth3d.model.prompts import PromptEncoder, rare_words
+from dreambooth3d.model.prompts import PromptEncoder, rare_words, words_in_span
+from dreambooth3d.personalize.config import PersonalizeConfig
 from dreambooth3d.personalize.triggers import num_alike, with_rare_triggers
+from dreambooth3d.personalize.wording import training_prompts
 
 MUG = Subject(
     id="one", class_noun="mug", images=(Path("a.png"),), references=(),
@@ -71,4 +73,15 @@ def test_subjects_that_prompts_cannot_tell_apart_are_counted() -> None:
 def test_brackets_mark_the_tokens_of_their_words(
     prompts: PromptEncoder, prompt: str, words: str
 ) -> None:
-    assert prompts.words_in_span(prompt) == words
+    assert words_in_span(prompts.tokenizer, prompt) == words
+
+
+def test_templates_are_filled_in_with_whatever_letters(prompts: PromptEncoder) -> None:
+    config = PersonalizeConfig(prompt="a [{trigger} {class_noun}]|one [{trigger} {class_noun}].")
+    subject = replace(MUG, class_noun="cafe\u0301 кружка", prompts=())
+    assert training_prompts(config, subject, prompts.tokenizer) == (
+        "a [sks cafe\u0301 кружка]", "one [sks cafe\u0301 кружка].",
+    )  # fmt: skip
+    glued = PersonalizeConfig(prompt="a[{trigger} {class_noun}]")
+    with pytest.raises(ConfigError, match="put spaces or punctuation around"):
+        training_prompts(glued, MUG, prompts.tokenizer)
