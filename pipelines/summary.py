@@ -9,7 +9,7 @@ from dreambooth3d.artifacts.catalogue_mirror import bring_here
 from dreambooth3d.artifacts.subject import Problem
 from dreambooth3d.artifacts.subject_rows import SubjectTable
 from dreambooth3d.errors import InputError
-from dreambooth3d.personalize.outcome import Outcome
+from dreambooth3d.personalize.outcome import Outcome, describe_training
 
 
 def open_catalogue(source: str, cache: Path, *, is_skipping: bool) -> SubjectTable:
@@ -52,14 +52,9 @@ def print_summary(problems: Sequence[Problem], outcomes: Sequence[Outcome], out:
     """Print the result table, then what is wrong; the exit code is 1 when anything is."""
     for outcome in outcomes:
         if not outcome.is_failed:
-            first, last = outcome.first_loss, outcome.last_loss
-            done = (
-                "references only, no training"
-                if first is None or last is None
-                else f"{outcome.steps:5} steps  loss {first:.4f} -> {last:.4f}"
-            )
             print(
-                f"{outcome.subject:24} {outcome.status:8} {done}  {outcome.sha256[:12]}  "
+                f"{outcome.subject:24} {outcome.status:8} {describe_training(outcome)}  "
+                f"{outcome.sha256[:12]}  "
                 f"{out}/subjects/{outcome.key}"
             )
     failed = [outcome for outcome in outcomes if outcome.is_failed]

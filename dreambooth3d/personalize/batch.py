@@ -32,20 +32,17 @@ def publish_batch(
     outcomes: Sequence[Outcome],
     out: Path,
     left_out: Sequence[Outcome] = (),
-) -> Manifest | None:
+) -> Manifest:
     """Publish what is ready; a batch that is gone on with fills its folder up.
+
+    One without any adapter is a table alone, and does not become the newest batch.
 
     Args:
         config, orders, outcomes: of the batch.
         out: folder of batches.
         left_out: rows that are in its tables alone.
-
-    Returns:
-        None, and nothing is there, when no subject has an adapter.
     """
     done = [outcome for outcome in outcomes if not outcome.is_failed]
-    if not done:
-        return None
     key = batch_key(config, orders)
     final = out / key
     manifest = Manifest(
@@ -60,7 +57,8 @@ def publish_batch(
     else:
         with publish(final) as aside:
             _fill(aside, (*outcomes, *left_out), done, manifest, out)
-    point_latest(out, key)
+    if done:
+        point_latest(out, key)
     return manifest
 
 

@@ -69,6 +69,7 @@ def plan(
         "method": f"{config.method}, {config.reference_attention} attention",
         "artifacts": rows,
         "workers": config.workers or "every core",
+        "clips": sum(len(subject.prompts) for subject in subjects),
     }
 
 
@@ -80,12 +81,11 @@ def run(
     *,
     left_out: Sequence[Outcome] = (),
     report: Callable[[str], None] = print,
-) -> tuple[Manifest | None, tuple[Outcome, ...]]:
+) -> tuple[Manifest, tuple[Outcome, ...]]:
     """Train every subject that has no adapter yet and publish the batch as one folder.
 
     A subject that fails leaves nothing but its checkpoint; the others are published without it.
-    The manifest is None when every subject failed. `left_out` are rows of the catalogue that were
-    left out; the tables tell of them.
+    `left_out` are rows of the catalogue that were left out; the tables tell of them.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C and SIGTERM, after what runs has been saved and what is
@@ -112,12 +112,13 @@ def run(
             is_stopped = _fan_out(config, missing, outcomes, record, report)
     for order in missing:
         if order.subject.id not in outcomes:
-            outcomes[order.subject.id] = stopped(order.config, order.subject, order.key)
+            outcomes[order.subject.id] = stopped(
+                order.config, order.subject, order.key, steps=saved_step(order.out, order.key)
+            )
     ordered = tuple(outcomes[subject.id] for subject in subjects)
     manifest = publish_batch(config, list(orders.values()), ordered, out, left_out)
     record.finish()
-    if manifest is not None:
-        report(f"personalize: table and page in {out / manifest.key}")
+    report(f"personalize: table and page in {out / manifest.key}")
     if is_stopped:
         raise KeyboardInterrupt
     return manifest, ordered
@@ -301,9 +302,9 @@ class _Batch:
             reason = "its process was killed"
         except RayError as error:
             reason = last_line(error)
-        if is_stopping:
-            return stopped(order.config, order.subject, order.key)
         saved = saved_step(order.out, order.key)
+        if is_stopping:
+            return stopped(order.config, order.subject, order.key, steps=saved)
         again = self._schedule.again(turn, saved_step=saved, now=self._now())
         if again is None:
             return failed(

@@ -1,7 +1,7 @@
 """What became of the subjects of a batch: one record each, a printable line, the result table."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from PIL import Image
@@ -36,6 +36,7 @@ class Evidence:
         judgements: of checkpoints, in order of their steps.
         best_step: whose weights the adapter holds.
         samples: a picture of what a checkpoint makes, by step.
+        refused: why a photo became no reference view, by its file's name.
     """
 
     losses: tuple[float, ...]
@@ -44,6 +45,7 @@ class Evidence:
     judgements: tuple[Judgement, ...] = ()
     best_step: int = 0
     samples: Mapping[int, Image.Image] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +58,16 @@ class Outcome:
             invalid: a row of the catalogue that cannot be used.
         key, sha256: of the adapter.
         method: it was trained with.
-        steps: updates.
+        steps: updates; of one that was stopped, those that are saved.
         first_loss, last_loss: means over the first and the last tenth of the updates.
         seconds: of the updates.
-        cost_seconds: core- or GPU-seconds.
+        cost_seconds: core-seconds, or GPU-seconds where there is a GPU.
         identity_before, identity_after: on held-out views; None where not measured.
         best_step: whose weights the adapter holds.
         attempts: workers that had it.
         adapter: relative to the batch folder.
         error: why there is no adapter.
+        refused: photos that became no reference view, and why.
     """
 
     subject: str
@@ -83,6 +86,7 @@ class Outcome:
     adapter: str
     sha256: str
     error: str = ""
+    refused: str = ""
 
     @property
     def is_failed(self) -> bool:
@@ -95,10 +99,11 @@ def failed(config: PersonalizeConfig, subject: Subject, key: str, error: str) ->
     return _without_adapter(config, subject.id, error, status="failed", key=key)
 
 
-def stopped(config: PersonalizeConfig, subject: Subject, key: str) -> Outcome:
-    """Describe a subject that was stopped with its batch, and can go on."""
-    error = "stopped and saved; the same command goes on from there"
-    return _without_adapter(config, subject.id, error, status="stopped", key=key)
+def stopped(config: PersonalizeConfig, subject: Subject, key: str, *, steps: int) -> Outcome:
+    """Describe a subject that was stopped with its batch after `steps` updates, and can go on."""
+    error = f"stopped and saved at step {steps}; the same command goes on from there"
+    found = _without_adapter(config, subject.id, error, status="stopped", key=key)
+    return replace(found, steps=steps)
 
 
 def invalid(config: PersonalizeConfig, problems: Sequence[Problem]) -> tuple[Outcome, ...]:
@@ -144,9 +149,14 @@ def describe(outcome: Outcome) -> str:
         return f"{outcome.subject}: {outcome.error}"
     if outcome.is_failed:
         return f"{outcome.subject}: FAILED: {outcome.error}"
+    return f"{outcome.subject}: {describe_training(outcome)}"
+
+
+def describe_training(outcome: Outcome) -> str:
+    """How a subject with an adapter came to it."""
     if outcome.first_loss is None or outcome.last_loss is None:
-        return f"{outcome.subject}: references only, no training"
+        return "references only, no training"
     return (
-        f"{outcome.subject}: {outcome.steps} steps, loss {outcome.first_loss:.4f} -> "
-        f"{outcome.last_loss:.4f}, {outcome.seconds:.0f} s"
+        f"{outcome.steps} steps, loss {outcome.first_loss:.4f} -> {outcome.last_loss:.4f}, "
+        f"{outcome.seconds:.0f} s"
     )

@@ -1,8 +1,9 @@
 """Joint personalization of one subject, without Ray (arXiv 2603.18524, section 3)."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from PIL import Image
@@ -23,7 +24,7 @@ from dreambooth3d.personalize.lessons import (
     encode_lessons,
     encode_pictures,
 )
-from dreambooth3d.personalize.outcome import Evidence
+from dreambooth3d.personalize.outcome import Evidence, Judgement
 from dreambooth3d.personalize.preparation import cut_views
 from dreambooth3d.personalize.view_choice import (
     choose_held_out,
@@ -39,14 +40,20 @@ from dreambooth3d.training.task import AdapterTask
 SCALE = 1.0
 _RANK_ALONE = 16
 
+OnStep: TypeAlias = Callable[[Progress, Judgement | None], None]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
-    """A subject's pictures, decoded: captures to learn from and to judge by, views to refer to."""
+    """A subject's pictures, decoded: captures to learn from and to judge by, views to refer to.
+
+    `refused` tells why a photo became no view, by its file's name.
+    """
 
     captures: tuple[Image.Image, ...]
     held_out: tuple[Image.Image, ...]
     views: tuple[Image.Image, ...]
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 def resolve(config: PersonalizeConfig, subject: Subject) -> PersonalizeConfig:
@@ -70,9 +77,15 @@ def prepare(config: PersonalizeConfig, subject: Subject) -> Prepared:
     captures = tuple(read_image(path) for path in subject.images)
     views: tuple[Image.Image, ...] = ()
     referred: tuple[int, ...] = ()
+    refused: dict[str, str] = {}
     if config.method != "3dreambooth":
-        given = {k: read_image(path) for k, path in enumerate(subject.references)}
-        given = given or cut_views(captures, config.segmentation)
+        given: Mapping[int, Image.Image]
+        if subject.references:
+            given = {k: read_image(path) for k, path in enumerate(subject.references)}
+        else:
+            cut = cut_views(captures, config.segmentation)
+            given = cut.views
+            refused = {subject.images[k].name: reason for k, reason in cut.refused.items()}
         embedded_NE = embed_views(tuple(given.values()))
         chosen = choose_views(embedded_NE, config.num_views)
         views = tuple(list(given.values())[place] for place in chosen)
@@ -85,6 +98,7 @@ def prepare(config: PersonalizeConfig, subject: Subject) -> Prepared:
         captures=tuple(c for index, c in enumerate(captures) if index not in held_out),
         held_out=tuple(captures[index] for index in held_out),
         views=views,
+        refused=refused,
     )
 
 
@@ -97,7 +111,7 @@ def train_subject(
     key: str,
     parents: tuple[str, ...],
     folder: Path | None = None,
-    on_step: Callable[[Progress], None] | None = None,
+    on_step: OnStep | None = None,
     must_end: Callable[[], bool] | None = None,
 ) -> tuple[Adapter, Evidence]:
     """Learn one subject; the adapter is that of the best checkpoint where some were judged.
@@ -109,7 +123,7 @@ def train_subject(
         pretrained: the 3Dapter; None only for method `3dreambooth`.
         key, parents: of the artifact.
         folder: for checkpoints; an interrupted training goes on from there.
-        on_step: told after every update.
+        on_step: told after every update, with the last judgement where there was one.
         must_end: asked after every update whether to save and end now.
     """
     check_pretrained(config, None if pretrained is None else pretrained.card, backbone.card)
@@ -217,7 +231,7 @@ class _Training:
         key: str,
         folder: Path | None,
         *,
-        on_step: Callable[[Progress], None] | None,
+        on_step: OnStep | None,
         must_end: Callable[[], bool] | None,
     ) -> tuple[dict[Role, dict[str, Tensor]], Evidence]:
         """Train to the end, or go on; weights by adapter, and what is known of them."""
@@ -226,7 +240,7 @@ class _Training:
             judge = self._judge(dict, folder)
             judge.judge(0)
             result = FitResult(losses=(), first_step=0, seconds=0.0)
-            return self._task.adapter_weights({}), _evidence(judge, result)
+            return self._task.adapter_weights({}), self._evidence(judge, result)
         plan = Plan(
             num_steps=config.steps,
             optim=config.optim,
@@ -250,7 +264,7 @@ class _Training:
             if progress.step % config.score_every == 0 or progress.step == config.steps:
                 judge.judge(progress.step)
             if on_step is not None:
-                on_step(progress)
+                on_step(progress, judge.judgements[-1] if judge.judgements else None)
 
         result = fit(
             engine,
@@ -259,9 +273,8 @@ class _Training:
             resume=resume,
             callbacks=Callbacks(on_step=after_step, must_stop=judge.must_stop, must_end=must_end),
         )
-        return self._task.adapter_weights(judge.best_weights or engine.weights()), _evidence(
-            judge, result
-        )
+        weights = self._task.adapter_weights(judge.best_weights or engine.weights())
+        return weights, self._evidence(judge, result)
 
     def _judge(self, weights: Callable[[], dict[str, Tensor]], folder: Path | None) -> HeldOutJudge:
         held_out = self._prepared.held_out
@@ -281,15 +294,15 @@ class _Training:
             folder=folder,
         )
 
-
-def _evidence(judge: HeldOutJudge, result: FitResult) -> Evidence:
-    best = judge.best_step
-    return Evidence(
-        losses=result.losses,
-        # Updates before an interruption are not timed any more: they count as those since.
-        seconds=result.seconds + result.first_step * result.step_seconds,
-        step_seconds=result.step_seconds,
-        judgements=judge.judgements,
-        best_step=len(result.losses) if best is None else best,
-        samples=judge.samples,
-    )
+    def _evidence(self, judge: HeldOutJudge, result: FitResult) -> Evidence:
+        best = judge.best_step
+        return Evidence(
+            losses=result.losses,
+            # Updates before an interruption are not timed any more: they count as those since.
+            seconds=result.seconds + result.first_step * result.step_seconds,
+            step_seconds=result.step_seconds,
+            judgements=judge.judgements,
+            best_step=len(result.losses) if best is None else best,
+            samples=judge.samples,
+            refused=self._prepared.refused,
+        )

@@ -1,6 +1,7 @@
 """Raw photos become reference views: the object alone, on white, whole."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from PIL import Image
 
@@ -18,17 +19,25 @@ _MOST = 24
 _MOST_SIDE = 1024
 
 
-def cut_views(photos: Sequence[Image.Image], segmentation: Segmentation) -> dict[int, Image.Image]:
-    """Cut the object out of photos, by the photo's index; those without an object are left out.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CutViews:
+    """Photos cut out, and why others could not be; both by the photo's index."""
+
+    views: Mapping[int, Image.Image]
+    refused: Mapping[int, str] = field(default_factory=dict)
+
+
+def cut_views(photos: Sequence[Image.Image], segmentation: Segmentation) -> CutViews:
+    """Cut the object out of photos; those without an object are left out.
 
     Raises:
         InputError: there is none in any of them.
     """
     if segmentation == "none":
-        return dict(enumerate(photos))
+        return CutViews(views=dict(enumerate(photos)))
     segmenter = build_segmenter(segmentation)
     views: dict[int, Image.Image] = {}
-    reason = ""
+    refused: dict[int, str] = {}
     for index in _spread(len(photos)):
         photo = photos[index].copy()
         # A photo of a phone is larger than any view is used.
@@ -37,13 +46,14 @@ def cut_views(photos: Sequence[Image.Image], segmentation: Segmentation) -> dict
             alpha_HW = segmenter(photo)
             views[index] = frame_object(photo, alpha_HW, max(photo.size), _MARGIN).image
         except RefusedError as error:
-            reason = str(error)
+            refused[index] = str(error)
     if not views:
         raise InputError(
-            f"photos must show an object apart from its background, got none that does ({reason}); "
+            f"photos must show an object apart from its background, got none that does "
+            f"({next(reversed(refused.values()))}); "
             "give references on white, or keep the background with --set segmentation=none"
         )
-    return views
+    return CutViews(views=views, refused=refused)
 
 
 def _spread(count: int) -> tuple[int, ...]:

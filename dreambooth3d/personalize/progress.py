@@ -1,4 +1,4 @@
-"""How far a batch is: done, running with step and loss, failed, and when it will be over."""
+"""How far a batch is: done, running with step and score, failed, and when it will be over."""
 
 from collections.abc import Callable, Mapping
 from threading import Lock
@@ -90,4 +90,7 @@ class Board:
 
 
 def _one(told: Mapping[str, Any]) -> str:
-    return f"{told['subject']} {told['step']}/{told['num_steps']} loss {told['loss']:.4f}"
+    line = f"{told['subject']} {told['step']}/{told['num_steps']} loss {told['loss']:.4f}"
+    if told["identity"] is None:
+        return line
+    return f"{line} identity {told['identity']:.3f} (step {told['judged_at']})"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dreambooth3d.artifacts.image import letterbox, list_images, read_image
 from dreambooth3d.artifacts.key import publish_file
+from dreambooth3d.errors import ImageError
 from dreambooth3d.personalize.outcome import Outcome
 
 # Twice the side at which a picture is shown: sharp on dense screens.
@@ -55,6 +56,7 @@ code { font-size: .85rem } .failed { color: #b3261e; font-weight: 600 }
 .views figure { margin: 0 }
 .views img { width: 64px; height: 64px; object-fit: contain; border: 1px solid #ddd }
 figcaption { font-size: .7rem; color: #555 }
+.note { font-size: .8rem; color: #555; margin: .25rem 0 0; max-width: 16rem }
 """
 _SCRIPT = """
 const rows = [...document.querySelectorAll('tbody tr')];
@@ -197,8 +199,13 @@ def _row(folder: Path, outcome: Outcome) -> str:
     )
     home = folder / outcome.adapter if outcome.adapter else None
     pictures = ("references", "samples")
-    cells += "".join(f"<td>{'' if home is None else _views(home / name)}</td>" for name in pictures)
-    searched = html.escape(f"{outcome.subject} {outcome.method} {outcome.error}".lower())
+    told = {"references": f"not used: {outcome.refused}" if outcome.refused else ""}
+    cells += "".join(
+        f"<td>{'' if home is None else _views(home / name)}{_note(told.get(name, ''))}</td>"
+        for name in pictures
+    )
+    words = (outcome.subject, outcome.method, outcome.error, outcome.refused)
+    searched = html.escape(" ".join(words).lower())
     return f'<tr data-text="{searched}" data-status="{_status(outcome)}">{cells}</tr>'
 
 
@@ -223,7 +230,7 @@ def _views(folder: Path) -> str:
     """Pictures of a folder, the last ones where there are many, each with its name below."""
     paths = list_images(folder)
     figures = (
-        f'<figure><img src="{_picture(path)}" alt="{html.escape(path.stem)}">'
+        f"<figure>{_image(path)}"
         f"<figcaption>{html.escape(path.stem.removeprefix('step-').lstrip('0') or '0')}"
         "</figcaption></figure>"
         for path in paths[-_MOST_PICTURES:]
@@ -231,7 +238,19 @@ def _views(folder: Path) -> str:
     return f'<div class="views">{"".join(figures)}</div>'
 
 
-def _picture(path: Path) -> str:
+def _note(text: str) -> str:
+    return f'<p class="note">{html.escape(text)}</p>' if text else ""
+
+
+def _image(path: Path) -> str:
+    """A picture; one that was damaged since is said to be, and costs no more than itself."""
+    try:
+        return f'<img src="{_data_url(path)}" alt="{html.escape(path.stem)}">'
+    except ImageError:
+        return '<span class="failed">damaged</span>'
+
+
+def _data_url(path: Path) -> str:
     buffer = io.BytesIO()
     letterbox(read_image(path), (_SIDE, _SIDE)).save(buffer, "JPEG", quality=_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -19,10 +19,11 @@ from dreambooth3d.personalize.keys import (
     checkpoints_of,
     home_of,
     key_of,
+    saved_step,
     versioned,
 )
 from dreambooth3d.personalize.orders import Order
-from dreambooth3d.personalize.outcome import Evidence, Outcome, failed, stopped
+from dreambooth3d.personalize.outcome import Evidence, Judgement, Outcome, failed, stopped
 from dreambooth3d.personalize.personalize import train_subject
 from dreambooth3d.runtime.backbones import warm_backbone
 from dreambooth3d.training.loop import Progress
@@ -32,7 +33,9 @@ SAMPLES = "samples"
 # batch, and when the batch is gone on with.
 THREADS = 1
 _TELL_SECONDS = 1.0
-_CURVE_FIELDS = {"loss", "step_seconds", "seconds", "judgements", "best_step"}
+_CURVE_FIELDS = {
+    "loss", "step_seconds", "seconds", "cost_seconds", "judgements", "best_step", "refused",
+}  # fmt: skip
 
 
 def warm_up(settings: Mapping[str, Any]) -> None:
@@ -53,7 +56,8 @@ def work(order: Mapping[str, Any], tell: Callable[[dict[str, Any]], None]) -> di
         try:
             outcome = _train_or_keep(given, tell)
         except StoppedError:
-            outcome = stopped(given.config, given.subject, given.key)
+            saved = saved_step(given.out, given.key)
+            outcome = stopped(given.config, given.subject, given.key, steps=saved)
         except Dreambooth3dError as error:
             outcome = failed(given.config, given.subject, given.key, str(error))
     return asdict(outcome)
@@ -85,12 +89,13 @@ def kept(order: Order) -> Outcome:
         first_loss=sum(losses[:head]) / head if losses else None,
         last_loss=sum(losses[-head:]) / head if losses else None,
         seconds=round(float(curve["seconds"]), 2),
-        cost_seconds=round(float(curve["seconds"]) * THREADS, 2),
+        cost_seconds=round(float(curve["cost_seconds"]), 2),
         identity_before=identities[0][1] if identities else None,
         identity_after=best,
         best_step=curve["best_step"],
         adapter=f"adapters/{order.subject.id}",
         sha256=load_card(home).weights_sha256,
+        refused="; ".join(f"{name}: {reason}" for name, reason in curve["refused"].items()),
     )
 
 
@@ -100,10 +105,11 @@ def _train_or_keep(order: Order, tell: Callable[[dict[str, Any]], None]) -> Outc
         return kept(order)
     _check_key(order)
     watch = _Watch(order, tell)
+    backbone = warm_backbone(order.config.backbone, order.config.precision)
     adapter, found = train_subject(
         order.config,
         order.subject,
-        warm_backbone(order.config.backbone, order.config.precision),
+        backbone,
         None if order.pretrained is None else load_adapter(order.pretrained),
         key=order.key,
         parents=order.parents,
@@ -118,7 +124,11 @@ def _train_or_keep(order: Order, tell: Callable[[dict[str, Any]], None]) -> Outc
         raise
     with publish(home) as aside:
         card = save_adapter(aside, adapter)
-        write_evidence(aside, found)
+        write_evidence(
+            aside,
+            found,
+            cost_share=THREADS if backbone.device.type == "cpu" else order.config.gpus_per_subject,
+        )
         Manifest(
             stage=STAGE,
             key=order.key,
@@ -139,14 +149,22 @@ def _check_key(order: Order) -> None:
         )
 
 
-def write_evidence(folder: Path, found: Evidence) -> None:
-    """Write curve, judgements and sample pictures beside an adapter."""
+def write_evidence(folder: Path, found: Evidence, *, cost_share: float) -> None:
+    """Write curve, judgements and sample pictures beside an adapter.
+
+    Args:
+        folder: of the adapter.
+        found: what is known of its training.
+        cost_share: of cores, or of GPUs, that the training held.
+    """
     curve = {
         "loss": list(found.losses),
         "seconds": found.seconds,
+        "cost_seconds": found.seconds * cost_share,
         "step_seconds": found.step_seconds,
         "judgements": [asdict(judgement) for judgement in found.judgements],
         "best_step": found.best_step,
+        "refused": dict(found.refused),
     }
     (folder / CURVE_NAME).write_text(json.dumps(curve), encoding="utf-8")
     for step, picture in found.samples.items():
@@ -162,8 +180,8 @@ class _Watch:
         self._order, self._tell = order, tell
         self._told_at = 0.0
 
-    def on_step(self, progress: Progress) -> None:
-        """Told after every update."""
+    def on_step(self, progress: Progress, judged: Judgement | None) -> None:
+        """Told after every update, with the last judgement."""
         now = time.monotonic()
         if now - self._told_at >= _TELL_SECONDS or progress.step == progress.num_steps:
             self._told_at = now
@@ -173,7 +191,8 @@ class _Watch:
                     "step": progress.step,
                     "num_steps": progress.num_steps,
                     "loss": progress.loss,
-                    "seconds": progress.seconds,
+                    "identity": None if judged is None else judged.identity,
+                    "judged_at": None if judged is None else judged.step,
                 }
             )
 

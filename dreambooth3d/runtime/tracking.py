@@ -110,6 +110,7 @@ class Tracker:
         parent: str | None = None,
         *,
         unique: Sequence[str] = (),
+        keeps_finished: bool = False,
     ) -> str:
         """Open a run and return its id.
 
@@ -117,10 +118,11 @@ class Tracker:
             name: shown in the list of runs.
             tags: of the run.
             parent: its id.
-            unique: names of tags; a run with the same values of these, that was ended too early or
-                failed, is gone on with.
+            unique: names of tags; a run with the same values of these is gone on with.
+            keeps_finished: not with one that has finished.
         """
-        if unique and (found := self.find({n: tags[n] for n in unique}, is_finished=False)):
+        known = {name: tags[name] for name in unique}
+        if known and (found := self.find(known, is_finished=False if keeps_finished else None)):
             for tag, value in tags.items():
                 self._client.set_tag(found, tag, value)
             return found
@@ -134,7 +136,9 @@ class Tracker:
         self, record: RunRecord, *, parent: str | None = None, unique: Sequence[str] = ()
     ) -> str:
         """Write one finished run whole; returns its id. `unique` is that of `start`."""
-        run_id = self.start(record.name, record.tags, parent, unique=unique)
+        run_id = self.start(
+            record.name, record.tags, parent, unique=unique, keeps_finished=record.is_failed
+        )
         self._client.log_batch(
             run_id, params=[Param(k, str(v)[:6000]) for k, v in record.params.items()]
         )
@@ -157,10 +161,11 @@ class Tracker:
         """Close a run."""
         self._client.set_terminated(run_id, "FAILED" if is_failed else "FINISHED")
 
-    def find(self, tags: Mapping[str, str], *, is_finished: bool = True) -> str | None:
-        """Find a run with these tags, a finished one unless told otherwise."""
+    def find(self, tags: Mapping[str, str], *, is_finished: bool | None = True) -> str | None:
+        """Find a run with these tags: one that has finished, has not, or (None) any."""
         clauses = [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
-        clauses += ["attributes.status = 'FINISHED'"] if is_finished else []
+        if is_finished is not None:
+            clauses.append(f"attributes.status {'=' if is_finished else '!='} 'FINISHED'")
         runs: Any = self._client.search_runs(
             [self._experiment], filter_string=" and ".join(clauses), max_results=1
         )

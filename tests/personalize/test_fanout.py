@@ -72,9 +72,12 @@ def test_progress_tells_what_runs_and_when_it_ends() -> None:
     board = Board({"a": 100, "b": 100}, said.append, every=5)
     assert board.line(1.0) == "0/2 done, 0 failed, running starting, eta unknown"
     # It goes on from step 50: those that were there before say nothing of the pace.
-    board.hear({"subject": "a", "step": 51, "num_steps": 100, "loss": 0.5, "seconds": 1.0})
-    board.hear({"subject": "a", "step": 60, "num_steps": 100, "loss": 0.25, "seconds": 1.0})
-    assert board.line(10.0) == "0/2 done, 0 failed, running a 60/100 loss 0.2500, eta 2m20s"
+    board.hear({"subject": "a", "step": 51, "num_steps": 100, "loss": 0.5, "identity": None})
+    score = {"identity": 0.25, "judged_at": 50}
+    board.hear({"subject": "a", "step": 60, "num_steps": 100, "loss": 0.25, **score})
+    assert board.line(10.0) == (
+        "0/2 done, 0 failed, running a 60/100 loss 0.2500 identity 0.250 (step 50), eta 2m20s"
+    )
     board.end("a", is_failed=False)
     board.end("b", is_failed=True)
     board.say(1.0)

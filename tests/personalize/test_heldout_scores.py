@@ -85,7 +85,7 @@ def test_what_was_judged_outlives_an_interruption(
     class KilledError(Exception):
         """Stands for a killed worker."""
 
-    def kill(progress: Progress) -> None:
+    def kill(progress: Progress, _judged: Judgement | None) -> None:
         if progress.step == 9:
             raise KilledError
 

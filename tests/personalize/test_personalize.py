@@ -11,6 +11,7 @@ from dreambooth3d.errors import AdapterError, ConfigError, ImageError
 from dreambooth3d.model.backbone import Backbone, load_backbone
 from dreambooth3d.pairs.subjects import photograph
 from dreambooth3d.personalize.config import PersonalizeConfig
+from dreambooth3d.personalize.outcome import Judgement
 from dreambooth3d.personalize.personalize import (
     prepare,
     rank_of,
@@ -92,7 +93,7 @@ def test_an_interrupted_subject_ends_bit_for_bit_the_same(
     class KilledError(Exception):
         """Stands for a killed worker."""
 
-    def kill(progress: Progress) -> None:
+    def kill(progress: Progress, _judged: Judgement | None) -> None:
         if progress.step == 5:
             raise KilledError
 

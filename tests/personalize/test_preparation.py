@@ -16,7 +16,7 @@ def photo(left: int, size: tuple[int, int] = (120, 90)) -> Image.Image:
 
 def test_the_object_is_alone_whole_and_in_the_middle() -> None:
     photos = [photo(20), photo(60)]
-    views = cut_views(photos, "auto")
+    views = cut_views(photos, "auto").views
     assert list(views) == [0, 1]
     assert photos[0].size == (120, 90)
     for view in views.values():
@@ -30,12 +30,14 @@ def test_the_object_is_alone_whole_and_in_the_middle() -> None:
 
 def test_photos_without_an_object_are_left_out_and_if_all_are_it_is_said() -> None:
     bare = Image.new("RGB", (96, 96), (10, 90, 30))
-    assert list(cut_views([bare, photo(30)], "plain")) == [1]
+    cut = cut_views([bare, photo(30)], "plain")
+    assert (list(cut.views), list(cut.refused)) == ([1], [0])
+    assert cut.refused[0]
     with pytest.raises(InputError, match="segmentation=none"):
         cut_views([bare], "plain")
-    assert cut_views([bare], "none") == {0: bare}
+    assert cut_views([bare], "none").views == {0: bare}
 
 
 def test_of_many_photos_some_are_cut_all_around() -> None:
-    views = cut_views([photo(20 + k) for k in range(48)], "plain")
+    views = cut_views([photo(20 + k) for k in range(48)], "plain").views
     assert list(views) == list(range(0, 48, 2))

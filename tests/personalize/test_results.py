@@ -66,6 +66,15 @@ def test_the_page_shows_totals_failures_and_pictures_and_obeys_nobody(folder: Pa
     assert not re.search(r"(src|href)=\"(?!data:)", page)
 
 
+def test_photos_that_are_no_views_and_damaged_pictures_are_told(folder: Path) -> None:
+    (folder / "adapters/mug/samples/step-000030.png").write_bytes(b"half")
+    write_results(folder, [replace(READY, refused="3.jpg: <nothing> stands out")])
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    assert "not used: 3.jpg: &lt;nothing&gt; stands out" in page
+    assert '<span class="failed">damaged</span>' in page
+    assert page.count("data:image/jpeg;base64,") == 1
+
+
 def test_rows_that_were_left_out_are_told(tmp_path: Path) -> None:
     problems = [
         Problem(row=3, line=4, field=field, sentence=f"{field} must be words")
@@ -98,6 +107,11 @@ def test_a_run_that_was_ended_early_is_gone_on_with(tmp_path: Path, folder: Path
     client = MlflowClient(tracker.uri, registry_uri=tracker.uri)
     assert len(client.search_model_versions("name = 'dreambooth3d-mug'")) == 1
     assert len(client.get_metric_history(begun, "loss")) == 2
+    # A later failure is a run of its own.
+    failure = replace(record("a", None), is_failed=True, model=None)
+    failed = tracker.record(failure, unique=("artifact_key",))
+    assert tracker.record(failure, unique=("artifact_key",)) == failed != begun
+    assert tracker.find({"artifact_key": "a"}) == begun
 
 
 def test_serving_moves_only_to_what_is_not_worse(tmp_path: Path) -> None:

@@ -237,7 +237,7 @@ def test_subjects_models_and_the_page(served: Served, add_subject: AddSubject) -
             Judgement(step=0, loss=0.9, identity=0.1), Judgement(step=5, loss=0.5, identity=0.8),
         ),
     )  # fmt: skip
-    write_evidence(folder, found)
+    write_evidence(folder, found, cost_share=1)
     scores = {"identity_before": 0.1, "identity": 0.8, "held_out_loss": 0.5}
     assert http.get("/v1/subjects/mug").json()["scores"] == scores
     (folder / "curve.json").write_text("{")
