@@ -60,7 +60,8 @@ class Access:
             raise ApiError(
                 429,
                 "rate_limited",
-                f"a key must send at most {key.per_minute} requests a minute, got more; wait",
+                f"a key must send at most {key.per_minute} requests a minute and "
+                f"{_burst(key):.0f} at once, got more; wait",
                 headers={"Retry-After": str(math.ceil(wait_s))},
             )
         return Caller(owner=key.owner, max_live=key.max_live)
@@ -88,7 +89,7 @@ class _Rates:
     def wait_s(self, key: ApiKey) -> float:
         """Take one request from the bucket, or say how long it stays empty."""
         a_second = key.per_minute / 60
-        most = max(1.0, a_second * _BURST_S)
+        most = _burst(key)
         with self._lock:
             now = self._clock()
             left, at = self._left.get(key.id, (most, now))
@@ -96,6 +97,10 @@ class _Rates:
             is_admitted = left >= 1
             self._left[key.id] = (left - 1 if is_admitted else left, now)
         return 0.0 if is_admitted else (1 - left) / a_second
+
+
+def _burst(key: ApiKey) -> float:
+    return max(1.0, key.per_minute / 60 * _BURST_S)
 
 
 def is_loopback(host: str) -> bool:

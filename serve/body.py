@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
@@ -79,6 +80,10 @@ def _fields_of(form: FormData) -> dict[str, object]:
         if key in home:
             raise _bad_body("fields that occur once", f"{shown(name)} twice")
         home[key] = value
+    if not metadata and isinstance(text := fields.get("metadata"), str):
+        # A form has no objects: what is no JSON is refused as the text it is.
+        with suppress(ValueError, RecursionError):
+            fields["metadata"] = json.loads(text)
     return fields | ({"metadata": metadata} if metadata else {})
 
 

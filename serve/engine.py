@@ -141,13 +141,13 @@ class Engine:
     def warm_up(self) -> None:
         """Send the smallest clip through the whole backbone."""
         card = self._backbone.card
-        ratio = self._backbone.codec.spatial_ratio
+        side = 2 * self._backbone.codec.token_side
         request = ClipRequest(
             prompt="warm up",
             subject=None,
             num_frames=1,
-            width=2 * ratio,
-            height=2 * ratio,
+            width=side,
+            height=side,
             flow_shift=card.flow_shift,
             num_steps=1,
         )
@@ -251,7 +251,8 @@ class Engine:
         except SQLAlchemyError:
             raise
         except _BATCH_FAILURES as error:
-            _logger.exception("batch of %s", [row.job.id for row in rows])
+            ids = ", ".join(row.job.id for row in rows)
+            _logger.exception("job %s: the batch failed", ids, extra={"job": ids})
             self._recover(token, rows, error)
             return
         timer.mark("decode")

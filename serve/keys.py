@@ -11,6 +11,7 @@ Jobs and subjects belong to the name, so that a second key of the same name can 
 
 import argparse
 import hashlib
+import re
 import secrets
 import sys
 import time
@@ -18,8 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy import RowMapping, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
-from dreambooth3d.artifacts.subject import check_id
 from dreambooth3d.errors import Dreambooth3dError, InputError
 from serve.database import Database
 from serve.settings import ServeSettings
@@ -27,6 +28,7 @@ from serve.tables import KEYS
 
 _PREFIX = "d3d"
 _DAY_S = 86_400.0
+_OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +66,15 @@ class KeyTable:
         """Make a key and return it with the secret text that a client sends.
 
         Raises:
-            InputError: the owner cannot be a name, or a limit is below 1.
+            InputError: the owner cannot be a name, a limit is below 1, or no days are given.
         """
-        check_id(owner)
+        if not _OWNER.fullmatch(owner):
+            raise InputError(
+                "a key's owner must be 1 to 64 letters, digits, '_', '.' and '-', starting with a "
+                f"letter or digit, got {owner!r}; choose another name"
+            )
+        if days is not None and days <= 0:
+            raise InputError(f"days must be above 0, got {days:g}; leave it out for a key for ever")
         for name, value in (("max_live", max_live), ("per_minute", per_minute)):
             if value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}; correct it")
@@ -162,4 +170,13 @@ if __name__ == "__main__":
         sys.exit(main(sys.argv[1:]))
     except Dreambooth3dError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except SQLAlchemyError as error:
+        # Not the error's own words: they hold the URL, with its password.
+        kind = type(error).__name__
+        print(
+            f"error: the database must be one that can be opened, got {kind}; correct --database "
+            "or DREAMBOOTH3D_DATABASE",
+            file=sys.stderr,
+        )
         sys.exit(1)

@@ -62,6 +62,7 @@ class ClipRules:
         model: name of the backbone, without its folder.
         backbone: its card.
         spatial_ratio, temporal_ratio: of its VAE.
+        size_multiple: pixels of one token along a side.
         max_tokens: latent tokens of the largest clip.
         max_steps: most denoising steps.
         reference_attention: which adapters are accepted.
@@ -71,19 +72,25 @@ class ClipRules:
     backbone: BackboneCard
     spatial_ratio: int
     temporal_ratio: int
+    size_multiple: int
     max_tokens: int
     max_steps: int
     reference_attention: Literal["any", "joint", "isolated"]
 
     @classmethod
     def of(cls, card: BackboneCard, settings: ServeSettings) -> "ClipRules":
-        """Read the VAE's ratios beside the card."""
+        """Read the VAE's ratios and the transformer's patches beside the card."""
         vae = read_json(card.folder / "vae" / "config.json", what="VAE config")
+        transformer = read_json(
+            card.folder / "transformer" / "config.json", what="transformer config"
+        )
+        spatial_ratio = int(str(vae["spatial_compression_ratio"]))
         rules = cls(
             model=Path(card.name).name,
             backbone=card,
-            spatial_ratio=int(str(vae["spatial_compression_ratio"])),
+            spatial_ratio=spatial_ratio,
             temporal_ratio=int(str(vae["temporal_compression_ratio"])),
+            size_multiple=spatial_ratio * int(str(transformer["patch_size"])),
             max_tokens=settings.max_clip_tokens,
             max_steps=settings.max_steps,
             reference_attention=settings.reference_attention,
@@ -121,7 +128,7 @@ def ask_again(order: ClipOrder, prompt: str) -> VideoCreate:
 
 def resolve(asked: VideoCreate, rules: ClipRules, adapter: AdapterCard | None) -> ClipOrder:
     """Complete a request from the backbone's defaults and check it as a whole."""
-    _check_model(asked.model, rules)
+    check_model(asked.model, rules)
     _check_prompt(asked, adapter)
     size = asked.size or f"{rules.backbone.width}x{rules.backbone.height}"
     width, height = map(int, size.split("x"))
@@ -171,7 +178,8 @@ def check_adapter(adapter: AdapterCard, rules: ClipRules) -> None:
         raise ApiError(409, "adapter_mismatch", str(error), param="subject") from error
 
 
-def _check_model(model: str | None, rules: ClipRules) -> None:
+def check_model(model: str | None, rules: ClipRules) -> None:
+    """Refuse with 404 a model that is not served; None is the one that is."""
     if model is not None and model != rules.model:
         raise ApiError(
             404,
@@ -206,7 +214,7 @@ def _check_shape(rules: ClipRules, num_frames: int, width: int, height: int) -> 
             f"use {rules.nearest_num_frames(num_frames)}",
             "num_frames",
         )
-    multiple = rules.spatial_ratio
+    multiple = rules.size_multiple
     if min(width, height) < multiple or width % multiple or height % multiple:
         nearest = [max(1, round(side / multiple)) * multiple for side in (width, height)]
         raise _bad_shape(

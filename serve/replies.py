@@ -241,13 +241,16 @@ def poll_after_ms(eta_seconds: float | None) -> int:
     return int(min(_MOST_POLL_MS, max(_LEAST_POLL_MS, eta_seconds * 750)))
 
 
-def subject_reply(subject: ServableSubject, problem: ErrorBody | None) -> SubjectReply:
-    """Describe a subject."""
+def subject_reply(
+    subject: ServableSubject, problem: ErrorBody | None, training: Training | None
+) -> SubjectReply:
+    """Describe a subject; `training` is that of an uploaded one."""
     card = subject.card
     return SubjectReply(
         id=subject.id,
+        name="" if training is None else training.name,
         status="failed" if problem else "ready",
-        created_at=int(subject.created_at),
+        created_at=int(subject.created_at if training is None else training.created_at),
         class_noun=card.class_noun,
         trigger=card.trigger,
         phrase=subject.phrase,
@@ -296,7 +299,7 @@ def model_reply(rules: ClipRules) -> ModelReply:
         revision=card.revision,
         default_size=f"{card.width}x{card.height}",
         default_num_frames=card.num_frames,
-        size_multiple=rules.spatial_ratio,
+        size_multiple=rules.size_multiple,
         frame_multiple=rules.temporal_ratio,
         max_clip_tokens=rules.max_tokens,
     )

@@ -3,9 +3,9 @@
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import PlainTextResponse
 
-from serve import replies
+from serve import orders, replies
 from serve.meters import queue_page
-from serve.openapi import ALWAYS, DescribedApi, operation_id
+from serve.openapi import ALWAYS, DescribedApi, operation_id, refusals
 from serve.refusals import answer_refusals
 from serve.services import By, Given, Services
 from serve.site import site
@@ -37,6 +37,13 @@ def make_api(services: Services) -> FastAPI:
 def list_models(given: Given, by: By) -> replies.ModelList:
     """Name the served backbone."""
     return replies.ModelList(data=[replies.model_reply(given.rules)])
+
+
+@router.get("/v1/models/{model}", responses=refusals(404) | ALWAYS)
+def get_model(model: str, given: Given, by: By) -> replies.ModelReply:
+    """Describe the served backbone."""
+    orders.check_model(model, given.rules)
+    return replies.model_reply(given.rules)
 
 
 @router.get("/healthz")

@@ -203,8 +203,10 @@ def field_error(
     elif kind == "extra_forbidden":
         message = f"fields must be among {', '.join(known)}, got {shown(param)}; leave it out"
     else:
-        rule = rule.removeprefix("Value error, ").removeprefix("Input should ")
-        rule = rule if rule.startswith(("be ", "must ")) else f"must be valid ({rule})"
+        rule = "be an object" if kind in ("model_type", "dict_type") else rule
+        for library in ("Value error, ", "Input should ", "String should "):
+            rule = rule.removeprefix(library)
+        rule = rule if rule.startswith(("be ", "have ", "must ")) else f"must be valid ({rule})"
         rule = rule if rule.startswith("must ") else f"must {rule}"
         message = f"{param} {rule}, got {shown(value)}; correct it"
     return ApiError(400, "invalid_value", message, param=param)

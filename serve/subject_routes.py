@@ -64,7 +64,7 @@ def list_subjects(
     waiting = {training.id: training for training in given.trainings.of(by.owner)}
     ids = sorted(name for name in found | waiting if after is None or name > after)
     data = [
-        _describe_subject(given, found[name])
+        _describe_subject(given, found[name], waiting.get(name))
         if name in found
         else replies.training_reply(waiting[name])
         for name in ids[:limit]
@@ -84,7 +84,8 @@ def get_subject(subject_id: str, given: Given, by: By) -> replies.SubjectReply:
     found = given.subjects.get(subject_id) if training is not None else None
     if training is not None and found is None:
         return replies.training_reply(training)
-    return _describe_subject(given, find_subject(given, by, subject_id, param="subject_id"))
+    found = find_subject(given, by, subject_id, param="subject_id")
+    return _describe_subject(given, found, training)
 
 
 @subjects.delete("/v1/subjects/{subject_id}", responses=openapi.refusals(404, 409))
@@ -142,10 +143,12 @@ def _own_training(given: Services, by: Caller, subject_id: str) -> Training | No
     return training if training is not None and training.owner == by.owner else None
 
 
-def _describe_subject(given: Services, subject: ServableSubject) -> replies.SubjectReply:
+def _describe_subject(
+    given: Services, subject: ServableSubject, training: Training | None
+) -> replies.SubjectReply:
     problem: ErrorBody | None = None
     try:
         orders.check_adapter(subject.card, given.rules)
     except ApiError as error:
         problem = error.reply.error
-    return replies.subject_reply(subject, problem)
+    return replies.subject_reply(subject, problem, training)

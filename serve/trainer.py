@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from sqlalchemy.exc import SQLAlchemyError
 
 from dreambooth3d.artifacts.adapter import find_adapter
@@ -66,9 +66,14 @@ class Trainer:
             return
         try:
             error = ray.get(task)
-        except RayError:
+        except RayTaskError:
             _logger.exception("subject %s", training.id)
-            error = "a training must end, got its worker lost; send the photos again"
+            error = "a training must end, got an unforeseen error; ask the operator"
+        except RayError:
+            # Worker, node or head is gone. The lease runs out, and whoever claims it then goes on
+            # from the checkpoint; the table counts how often.
+            _logger.exception("subject %s: lost its worker", training.id)
+            return
         self._table.finish(training, error=error)
         _logger.info("subject %s: training ended, %s", training.id, error or "ready")
 

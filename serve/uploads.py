@@ -12,6 +12,7 @@ from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from PIL import Image
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 
 from dreambooth3d.artifacts.image import TooManyPixelsError, decode_image, flatten
@@ -53,8 +54,11 @@ async def read_upload(request: Request) -> SubjectUpload:
             max_files=MAX_IMAGES + MAX_REFERENCES, max_fields=8, max_part_size=4096
         )
     # Starlette looks the boundary up without checking for it.
-    except (MultiPartException, KeyError, UnicodeDecodeError) as error:
-        message = "the body must be multipart/form-data within its limits, got something else"
+    except (HTTPException, MultiPartException, KeyError, UnicodeDecodeError) as error:
+        message = (
+            f"the body must be multipart/form-data of at most {MAX_IMAGES} photos and "
+            f"{MAX_REFERENCES} references, got something else"
+        )
         raise ApiError(400, "invalid_value", f"{message}; correct it", param="body") from error
     texts, files = await _sort(form.multi_items())
     class_noun = texts.get("class_noun", "")
@@ -113,6 +117,9 @@ async def _sort(
                 message = f"{field} must be at most {_MAX_NAME} printable letters, got other text"
                 raise ApiError(400, "invalid_value", f"{message}; shorten it", param=field)
             texts[field] = value
+        elif name in _FILES:
+            message = f"{field} must be a file, got text; send a picture"
+            raise ApiError(400, "invalid_value", message, param=name)
         else:
             message = (
                 f"fields must be images[], references[], class_noun and name, got {shown(field)}; "

@@ -68,7 +68,8 @@ def parse_prompt(
         named = (len(words) > 1 and words[1:] == noun) or words == [*triggers, *noun] != noun
     if not named:
         raise InputError(
-            f"unknown prompt bracket: it must be [<trigger> {class_noun or '<class_noun>'}], "
+            "unknown prompt bracket: it must be "
+            f"[{trigger or '<trigger>'} {class_noun or '<class_noun>'}], "
             f"got [{span}] in {text!r}; correct the words or drop the brackets"
         )
     return PromptParts(before=before, span=span, after=after)

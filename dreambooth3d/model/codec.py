@@ -69,7 +69,7 @@ class LatentCodec:
         self.num_channels = int(vae.config.latent_channels)
         self.spatial_ratio = int(vae.spatial_compression_ratio)
         self.temporal_ratio = int(vae.temporal_compression_ratio)
-        self._side = self.spatial_ratio * patch_size
+        self.token_side = self.spatial_ratio * patch_size
 
     def latent_size(self, num_frames: int, height: int, width: int) -> tuple[int, int, int]:
         """Latent frames, rows and columns of a clip.
@@ -83,10 +83,10 @@ class LatentCodec:
                 f"use {self.nearest_num_frames(num_frames)}"
             )
         for what, value in (("height", height), ("width", width)):
-            if value < self._side or value % self._side:
+            if value < self.token_side or value % self.token_side:
                 raise ConfigError(
-                    f"{what} must be a positive multiple of {self._side}, got {value}; "
-                    f"use {max(1, round(value / self._side)) * self._side}"
+                    f"{what} must be a positive multiple of {self.token_side}, got {value}; "
+                    f"use {max(1, round(value / self.token_side)) * self.token_side}"
                 )
         frames = (num_frames - 1) // self.temporal_ratio + 1
         return frames, height // self.spatial_ratio, width // self.spatial_ratio

@@ -36,4 +36,5 @@ def relayed(report: Callable[[str], None]) -> Iterator[Queue]:
     finally:
         is_over.set()
         thread.join()
-        queue.shutdown()
+        # Ray says of an actor with endless retries that asks itself to end that its task failed.
+        queue.shutdown(force=True)

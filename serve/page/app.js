@@ -2,6 +2,8 @@
 
 const byId = (id) => document.getElementById(id);
 const LIVE = ["queued", "in_progress"];
+const LEARNING = ["queued", "training"];
+const SUBJECTS_MS = 5000;
 // The server says when to ask again; a bar that moves less often than this looks stuck.
 const LONGEST_WAIT_MS = 1000;
 const cards = new Map();
@@ -26,8 +28,15 @@ async function call(method, path, body) {
   }
   const answer = await fetch(path, options);
   const found = await answer.json();
-  if (answer.status === 401) byId("login").hidden = false;
-  if (!answer.ok) throw new Error(found.error ? found.error.message : answer.statusText);
+  if (answer.status === 401) {
+    byId("login").hidden = false;
+    byId("form").hidden = true;
+  }
+  if (!answer.ok) {
+    const error = new Error(found.error ? found.error.message : answer.statusText);
+    error.isAnswer = answer.status < 500;
+    throw error;
+  }
   return { found, wait: Number(answer.headers.get("openai-poll-after-ms")) || 1000 };
 }
 
@@ -37,15 +46,25 @@ function tell(text) {
 
 async function fillSubjects() {
   const { found } = await call("GET", "v1/subjects");
-  for (const subject of found.data) {
-    const option = new Option(`${subject.id} (${subject.class_noun})`, subject.id);
+  const list = byId("subject");
+  const isFirst = list.options.length === 1;
+  const chosen = list.value;
+  const options = found.data.map((subject) => {
+    const state = subject.status === "ready" ? "" : `, ${subject.status}`;
+    const option = new Option(`${subject.name || subject.id} (${subject.class_noun}${state})`, subject.id);
     option.disabled = subject.status !== "ready";
     option.subject = subject;
-    byId("subject").append(option);
-  }
+    return option;
+  });
+  list.replaceChildren(list.options[0], ...options);
   const first = found.data.find((subject) => subject.status === "ready");
-  if (first) byId("subject").value = first.id;
-  showSubject();
+  list.value = isFirst && first ? first.id : chosen;
+  if (list.selectedIndex < 0) list.value = "";
+  if (isFirst || list.value !== chosen) showSubject();
+  // Those in training become ready while the page is open.
+  if (found.data.some((subject) => LEARNING.includes(subject.status))) {
+    setTimeout(() => fillSubjects().catch((error) => tell(error.message)), SUBJECTS_MS);
+  }
 }
 
 function showSubject() {
@@ -117,7 +136,16 @@ async function watch(video, wait) {
   while (LIVE.includes(video.status) && cards.has(video.id)) {
     await new Promise((resume) => setTimeout(resume, Math.min(wait, LONGEST_WAIT_MS)));
     if (!cards.has(video.id)) return;
-    ({ found: video, wait } = await call("GET", `v1/videos/${video.id}`));
+    try {
+      ({ found: video, wait } = await call("GET", `v1/videos/${video.id}`));
+    } catch (error) {
+      // Only an answer ends the watch: a network or a server that is away comes back.
+      if (error.isAnswer) throw error;
+      wait = LONGEST_WAIT_MS;
+      tell("The server does not answer; asking again.");
+      continue;
+    }
+    tell("");
     if (cards.has(video.id)) show(video);
   }
 }

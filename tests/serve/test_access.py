@@ -49,7 +49,7 @@ def test_a_key_may_ask_at_its_rate(table: KeyTable, clock: Clock) -> None:
     header = {"authorization": f"Bearer {text}"}
     for _ in range(2):
         access.admit("GET", header)
-    with pytest.raises(ApiError, match="at most 12 requests a minute") as refused:
+    with pytest.raises(ApiError, match="at most 12 requests a minute and 2 at once") as refused:
         access.admit("GET", header)
     assert (refused.value.status, refused.value.headers["Retry-After"]) == (429, "5")
     clock.now += 5
@@ -81,3 +81,7 @@ def test_the_command_makes_lists_and_revokes(
     assert "ana revoked" in capsys.readouterr().out
     with pytest.raises(InputError, match="max_live must be at least 1"):
         keys.main([*where, "add", "ana", "--max-live", "0"])
+    with pytest.raises(InputError, match="days must be above 0, got -1"):
+        keys.main([*where, "add", "ana", "--days", "-1"])
+    with pytest.raises(InputError, match="a key's owner must be"):
+        keys.main([*where, "add", ""])

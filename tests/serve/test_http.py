@@ -73,9 +73,13 @@ def test_a_clip_from_post_to_mp4(served: Served, add_subject: AddSubject) -> Non
 
 def test_forms_are_taken_like_json(served: Served) -> None:
     fields = {key: (None, str(value)) for key, value in CLIP.items()}
-    video = served.http.post("/v1/videos", files=fields | {"metadata[a]": (None, "b")})
-    assert video.status_code == 202
-    assert (video.json()["num_frames"], video.json()["metadata"]) == (5, {"a": "b"})
+    for metadata in ({"metadata[a]": (None, "b")}, {"metadata": (None, '{"a": "b"}')}):
+        video = served.http.post("/v1/videos", files=fields | metadata)
+        assert video.status_code == 202
+        assert (video.json()["num_frames"], video.json()["metadata"]) == (5, {"a": "b"})
+    refused = served.http.post("/v1/videos", files=fields | {"metadata": (None, "{")})
+    assert refusal(refused, 400) == ("invalid_value", "metadata")
+    assert "metadata must be an object, got '{'" in refused.text
 
 
 def raw(content: bytes, kind: str = "application/json") -> dict[str, Any]:
@@ -247,6 +251,8 @@ def test_subjects_models_and_the_page(served: Served, add_subject: AddSubject) -
     assert refusal(http.get("/v1/subjects/..%2Fmug"), 404)[0] in ("subject_not_found", "not_found")
     model = http.get("/v1/models").json()["data"][0]
     assert (model["id"], model["default_size"]) == ("miniature", "32x32")
+    assert http.get("/v1/models/miniature").json() == model
+    assert refusal(http.get("/v1/models/other"), 404)[0] == "model_not_found"
     page = http.get("/")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     for name in ("style.css", "app.js"):

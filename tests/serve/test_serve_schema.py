@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dreambooth3d.artifacts.adapter import AdapterCard
-from dreambooth3d.model.backbone import BackboneCard
+from dreambooth3d.model.backbone import BackboneCard, read_card
 from serve.errors import ApiError
 from serve.orders import ClipOrder, ClipRules, batch_key, check_adapter, resolve
 from serve.schema import (
@@ -32,6 +32,7 @@ RULES = ClipRules(
     backbone=CARD,
     spatial_ratio=8,
     temporal_ratio=4,
+    size_multiple=16,
     max_tokens=5120,
     max_steps=50,
     reference_attention="any",
@@ -100,8 +101,8 @@ def test_without_a_seed_one_is_drawn_but_equal_requests_stay_equal() -> None:
     [
         ({"num_frames": 18}, "num_frames", "num_frames must be 4n + 1, got 18; use 17"),
         ({"num_frames": 0}, "num_frames", "num_frames must be 4n + 1, got 0; use 1"),
-        ({"size": "65x64"}, "size", "size must be multiples of 8, got 65x64; use 64x64"),
-        ({"size": "0x64"}, "size", "size must be multiples of 8, got 0x64; use 8x64"),
+        ({"size": "65x64"}, "size", "size must be multiples of 16, got 65x64; use 64x64"),
+        ({"size": "0x64"}, "size", "size must be multiples of 16, got 0x64; use 16x64"),
         ({"size": "8000x8000"}, "size", "at most 5120 latent tokens"),
         ({"num_inference_steps": 51}, "num_inference_steps", "at most 50, got 51; use fewer"),
     ],
@@ -156,7 +157,7 @@ def test_bad_values_are_400_and_name_the_field(fields: dict[str, Any], param: st
         ({"prompt": "a [sks mug]"}, "got [sks mug] without one"),
         (
             {"prompt": "a [sks dog] runs", "subject": "mug"},
-            "it must be [<trigger> mug], got [sks dog]",
+            "it must be [sks mug], got [sks dog]",
         ),
         ({"prompt": "a [sks mug", "subject": "mug"}, "at most one"),
         ({"prompt": "[sks mug] and [sks mug]", "subject": "mug"}, "at most one"),
@@ -223,3 +224,10 @@ def test_settings_come_from_arguments_then_environment(monkeypatch: pytest.Monke
     monkeypatch.setenv("DREAMBOOTH3D_MAX_BATCH", "none")
     with pytest.raises(ValueError, match="max_batch"):
         ServeSettings()
+
+
+def test_sizes_are_those_that_the_transformer_has_tokens_for() -> None:
+    rules = ClipRules.of(read_card("tiny"), ServeSettings())
+    assert (rules.spatial_ratio, rules.size_multiple) == (4, 8)
+    with pytest.raises(ApiError, match="size must be multiples of 8, got 12x64; use 16x64"):
+        resolve(parse_create({"prompt": "a mug", "size": "12x64"}), rules, None)

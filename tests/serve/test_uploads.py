@@ -4,6 +4,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 
 import httpx
 import pytest
@@ -91,6 +92,8 @@ def test_photos_become_a_queued_subject_written_anew(
         ([huge_png(22_361)], {}, (413, "image_too_large", "images")),
         ([b"x" * (2**24 + 1)], {}, (413, "upload_too_large", "images")),
         ([png()] * 33, {}, (413, "upload_too_large", "images")),
+        ([png()] * 41, {}, (400, "invalid_value", "body")),
+        ([png()], {"images[]": "/etc/passwd"}, (400, "invalid_value", "images")),
         ([png()], {"class_noun": "a [b]"}, (400, "invalid_value", "class_noun")),
         ([png()], {"class_noun": ""}, (400, "invalid_value", "class_noun")),
         ([png()], {"path": "/etc"}, (400, "invalid_value", "path")),
@@ -111,6 +114,19 @@ def test_bad_uploads_leave_nothing(
         answer = send(http, *pictures, **fields)
     assert refusal(answer) == expected
     assert not settings.uploads_root.exists()
+
+
+def test_a_ready_subject_keeps_its_name(
+    serve: Callable[..., TestClient], settings: ServeSettings, add_subject: Callable[..., Path]
+) -> None:
+    http = serve()
+    sent = send(http, png(), name="pink duck").json()
+    add_subject(sent["id"])
+    for found in (
+        http.get(f"/v1/subjects/{sent['id']}").json(), http.get("/v1/subjects").json()["data"][0],
+    ):  # fmt: skip
+        assert (found["status"], found["name"]) == ("ready", "pink duck")
+        assert found["created_at"] == sent["created_at"]
 
 
 def test_subjects_belong_to_their_key_and_their_number_is_bounded(
@@ -171,7 +187,9 @@ def test_progress_follows_the_lines_of_the_training(
     board = Board({training.id: 400}, ProgressNotes(table, training), every=0.0)
     seen = []
     for step in (1, 100, 399, 400):
-        board.hear({"subject": training.id, "step": step, "num_steps": 400, "loss": 0.5})
+        board.hear(
+            {"subject": training.id, "step": step, "num_steps": 400, "loss": 0.5, "identity": None}
+        )
         board.say(1.0 + step)
         seen.append(http.get(where).json()["progress"])
     assert seen == [0, 25, 99, 99]
