@@ -120,7 +120,10 @@ def _refuse_key(code: str, found: str, advice: str) -> ApiError:
 
 def _refuse_foreign_names(headers: Mapping[str, str]) -> None:
     """A name that somebody else points at this machine is no loopback (DNS rebinding)."""
-    host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    try:
+        host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    except ValueError:
+        host = ""
     if not is_loopback(host):
         raise ApiError(
             403,
@@ -134,7 +137,13 @@ def _refuse_foreign_names(headers: Mapping[str, str]) -> None:
 def _refuse_foreign_pages(headers: Mapping[str, str]) -> None:
     """Browsers send forms to other sites without asking; they say from where."""
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+    if origin is None:
+        return
+    try:
+        is_ours = urlsplit(origin).netloc == headers.get("host")
+    except ValueError:
+        is_ours = False
+    if not is_ours:
         raise ApiError(
             403,
             "foreign_origin",

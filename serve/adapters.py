@@ -27,7 +27,8 @@ class AdapterCache:
 
     Args:
         load: from a folder to the backbone's device.
-        max_bytes: budget of the weights.
+        max_bytes: budget of the weights, and of what is kept of reference views, when one more is
+            loaded; that one comes beside it for a moment.
         on_look: told whether an adapter that was asked for was loaded already.
     """
 

@@ -84,6 +84,8 @@ def _fields_of(form: FormData) -> dict[str, object]:
         # A form has no objects: what is no JSON is refused as the text it is.
         with suppress(ValueError, RecursionError):
             fields["metadata"] = json.loads(text)
+    if metadata and "metadata" in fields:
+        raise _bad_body("fields that occur once", "'metadata' twice")
     return fields | ({"metadata": metadata} if metadata else {})
 
 

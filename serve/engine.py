@@ -1,4 +1,4 @@
-"""The engine: claims batches from the job table, denoises them, writes clips. No ray in here.
+"""The engine: claims batches from the job table, denoises them, writes clips.
 
 Two threads. The worker claims and runs one batch at a time; after every denoising step it reports
 progress and drops the rows that are no longer its own (canceled, deleted, or lost). The keeper
@@ -15,7 +15,7 @@ from itertools import groupby
 import torch
 from sqlalchemy.exc import SQLAlchemyError
 
-from dreambooth3d.errors import ArtifactError, Dreambooth3dError, RunError
+from dreambooth3d.errors import Dreambooth3dError, RunError
 from dreambooth3d.generate.generate import (
     ClipRequest,
     Frames,
@@ -76,7 +76,7 @@ class Engine:
         with one_thread():
             self._backbone = backbone or load_backbone(settings.backbone, device=settings.device)
         self._jobs = jobs or JobTable(settings.database_url)
-        self._subjects = SubjectCatalog(*settings.subject_roots)
+        self._subjects = SubjectCatalog(*settings.subject_roots, uploads=settings.uploaded_root)
         self._results = ResultStore(settings.results_root)
         self._meters = Meters()
         self._sweeper = Sweeper(self._jobs, self._results, max_attempts=settings.max_attempts)
@@ -203,8 +203,8 @@ class Engine:
                 self._sweeper.run()
                 num_jobs, age_s = self._jobs.queue_state()
                 self._meters.queue(num_jobs=num_jobs, age_s=age_s)
-            except SQLAlchemyError:
-                _logger.exception("the job table cannot be used; trying again")
+            except (SQLAlchemyError, OSError):
+                _logger.exception("the job table or the clips cannot be used; trying again")
 
     def _prepare(self, claim: Claim, job: Job, pins: ExitStack) -> Row | None:
         order = ClipOrder.from_json(job.request)
@@ -213,7 +213,8 @@ class Engine:
         except CacheFullError:
             self._jobs.release(claim.token, job.id)
             return None
-        except (ArtifactError, RunError) as error:
+        except (Dreambooth3dError, OSError, MemoryError, torch.OutOfMemoryError) as error:
+            # Whatever is wrong with an adapter must neither end the engine nor cost its neighbours.
             _logger.warning("job %s: %s", job.id, error, extra={"job": job.id})
             self._jobs.fail(
                 claim.token,
@@ -242,6 +243,8 @@ class Engine:
             loaded = row.clip.subject
             adapter = None if loaded is None else describe_adapter(loaded)
             self._jobs.describe(token, row.job.id, batch_size=len(rows), adapter=adapter)
+        failure: type[Exception] | None = None
+        clips: list[Frames | None] = []
         try:
             clips = generate_batch(
                 self._backbone,
@@ -253,20 +256,23 @@ class Engine:
         except _BATCH_FAILURES as error:
             ids = ", ".join(row.job.id for row in rows)
             _logger.exception("job %s: the batch failed", ids, extra={"job": ids})
-            self._recover(token, rows, error)
+            failure = type(error)
+        if failure is not None:
+            # Not inside `except`: the error holds all that the failed batch had in memory.
+            self._recover(token, rows, failure)
             return
         timer.mark("decode")
         for row, frames in zip(rows, clips, strict=True):
             if frames is not None:
                 self._finish(token, row, frames, timer)
 
-    def _recover(self, token: str, rows: Sequence[Row], error: Exception) -> None:
+    def _recover(self, token: str, rows: Sequence[Row], failure: type[Exception]) -> None:
         if len(rows) > 1:
             for row in rows:
                 self._run(token, [row])
             return
-        is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        found = "too little memory" if is_memory else type(error).__name__
+        is_memory = issubclass(failure, torch.OutOfMemoryError | MemoryError)
+        found = "too little memory" if is_memory else failure.__name__
         self._jobs.fail(
             token,
             rows[0].job.id,
@@ -311,7 +317,7 @@ class Engine:
         try:
             folder = self._results.write(
                 row.job.id,
-                row.job.attempts,
+                token,
                 frames,
                 fps=row.order.fps,
                 metadata=provenance(row, self._backbone.card.revision),

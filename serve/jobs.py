@@ -32,7 +32,16 @@ from sqlalchemy.exc import IntegrityError
 from dreambooth3d.artifacts.jsonfile import JsonValue
 from serve.database import Database
 from serve.records import LIVE, STATUSES, Claim, Job, NewJob, QueueFullError, QuotaError
-from serve.rows import count_queued, find_repeat, get_job, need, new_row, read_jobs
+from serve.rows import (
+    count_queued,
+    find_repeat,
+    get_job,
+    ids_beside,
+    need,
+    new_row,
+    next_in_turn,
+    read_jobs,
+)
 from serve.tables import JOBS, take_turn
 
 _FORGET_LEASE: Mapping[str, None] = {"lease_owner": None, "lease_expires": None}
@@ -85,7 +94,7 @@ class JobTable:
         try:
             with self._database.writing() as connection:
                 take_turn(connection)
-                earlier = find_repeat(connection, new)
+                earlier = _earlier(connection, new)
                 if earlier is not None:
                     return earlier, False
                 waiting = count_queued(connection)
@@ -101,7 +110,16 @@ class JobTable:
         except IntegrityError:
             # Another ingress stored the same key between our look and our insert.
             with self._database.reading() as connection:
-                return need(find_repeat(connection, new)), False
+                return need(_earlier(connection, new)), False
+
+    def repeat(self, *, owner: str, key: str, request_hash: str) -> Job | None:
+        """Find the job that an idempotency key already made.
+
+        Raises:
+            IdempotencyError: it was another request's.
+        """
+        with self._database.reading() as connection:
+            return find_repeat(connection, owner=owner, key=key, request_hash=request_hash)
 
     def get(self, job_id: str) -> Job | None:
         """Read one job."""
@@ -197,28 +215,23 @@ class JobTable:
     # --- engines ---
 
     def claim(self, *, max_jobs: int, max_tokens: int, lease_s: float) -> Claim | None:
-        """Take the oldest queued job and others of its `batch_key`; None when nothing waits."""
+        """Take a queued job and others of its `batch_key`; None when nothing waits.
+
+        Owners take turns, so that somebody's hundred jobs do not hold up one of somebody else; of
+        an owner the oldest goes first.
+        """
         token = uuid.uuid4().hex
         with self._database.reading() as connection:
             # An idle engine looks often and must not take the write lock each time.
             if count_queued(connection) == 0:
                 return None
         with self._database.writing() as connection:
-            is_queued = JOBS.c.status == "queued"
-            oldest = select(JOBS.c.batch_key, JOBS.c.num_tokens).where(is_queued)
-            first = connection.execute(oldest.order_by(JOBS.c.number).limit(1)).first()
+            now = self._clock()
+            first = next_in_turn(connection, now=now)
             if first is None:
                 return None
-            num_rows = max(1, min(max_jobs, max_tokens // max(1, first.num_tokens)))
-            candidates = (
-                select(JOBS.c.id)
-                .where(is_queued, JOBS.c.batch_key == first.batch_key)
-                .order_by(JOBS.c.number)
-                .limit(num_rows)
-                .with_for_update(skip_locked=True)
-            )
-            ids = list(connection.scalars(candidates))
-            now = self._clock()
+            num_rows = max(1, min(max_jobs, max_tokens // max(1, first["num_tokens"])))
+            ids = ids_beside(connection, first, num_rows=num_rows)
             taken = {
                 "status": "in_progress",
                 "lease_owner": token,
@@ -226,7 +239,8 @@ class JobTable:
                 "attempts": JOBS.c.attempts + 1,
                 "started_at": now,
             }
-            connection.execute(update(JOBS).where(is_queued, JOBS.c.id.in_(ids)).values(taken))
+            is_free = (JOBS.c.status == "queued") & JOBS.c.id.in_(ids)
+            connection.execute(update(JOBS).where(is_free).values(taken))
             mine = select(JOBS).where(JOBS.c.lease_owner == token).order_by(JOBS.c.number)
             jobs = read_jobs(connection, mine)
         return Claim(token=token, jobs=jobs) if jobs else None
@@ -339,6 +353,12 @@ class JobTable:
         with self._database.writing() as connection:
             result: CursorResult[Any] = connection.execute(statement)
             return result.rowcount
+
+
+def _earlier(connection: Connection, new: NewJob) -> Job | None:
+    return find_repeat(
+        connection, owner=new.owner, key=new.idempotency_key, request_hash=new.request_hash
+    )
 
 
 def _check_quota(connection: Connection, owner: str, max_live: int | None) -> None:

@@ -11,6 +11,7 @@ Jobs and subjects belong to the name, so that a second key of the same name can 
 
 import argparse
 import hashlib
+import math
 import re
 import secrets
 import sys
@@ -73,7 +74,7 @@ class KeyTable:
                 "a key's owner must be 1 to 64 letters, digits, '_', '.' and '-', starting with a "
                 f"letter or digit, got {owner!r}; choose another name"
             )
-        if days is not None and days <= 0:
+        if days is not None and not 0 < days < math.inf:
             raise InputError(f"days must be above 0, got {days:g}; leave it out for a key for ever")
         for name, value in (("max_live", max_live), ("per_minute", per_minute)):
             if value < 1:

@@ -1,10 +1,10 @@
-"""Logs of replicas: one JSON object a line, with the job or subject it is about."""
+"""Logs of replicas: one JSON object a line, with the job it is about."""
 
 import json
 import logging
 import sys
 
-_FIELDS = ("job", "subject", "batch_size", "seconds", "attempt")
+_FIELDS = ("job",)
 _LOGGERS = ("serve", "dreambooth3d")
 
 

@@ -158,6 +158,14 @@ def resolve(asked: VideoCreate, rules: ClipRules, adapter: AdapterCard | None) -
     )
 
 
+def num_tokens(order: ClipOrder, rules: ClipRules, adapter: AdapterCard | None) -> int:
+    """Latent tokens that a clip brings into a batch, its reference views among them."""
+    own = rules.num_tokens(order.num_frames, order.width, order.height)
+    if adapter is None or adapter.method == "3dreambooth":
+        return own
+    return own + adapter.num_views * rules.num_tokens(1, order.width, order.height)
+
+
 def batch_key(order: ClipOrder, adapter: AdapterCard | None) -> str:
     """Jobs of equal key may share a batch; the engine checks again with loaded adapters."""
     shape = f"{order.width}x{order.height}x{order.num_frames}/{order.num_steps}/{order.flow_shift}"

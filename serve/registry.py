@@ -78,11 +78,14 @@ class RegistryMirror:
             return
         wanted = {served.name: served for served in _list_served(uri) if not self._has(served)}
         there = {path.name: path for path in self._root.glob("*") if not path.name.startswith(".")}
-        for name in there.keys() - wanted.keys():
-            _remove(there[name])
         for name, served in wanted.items():
             if name not in self._refused and not _card_of(self._root, served).is_file():
                 self._fetch(served, uri)
+        # The version before serves until its successor is there.
+        awaited = {s.subject for s in wanted.values() if not _card_of(self._root, s).is_file()}
+        for name in there.keys() - wanted.keys():
+            if name.rpartition("-v")[0] not in awaited:
+                _remove(there[name])
 
     def _has(self, served: Served) -> bool:
         found = self._beside.get(served.subject)

@@ -1,7 +1,7 @@
-"""Clips and thumbnails on disk: `<root>/<job id>-<attempt>/clip.mp4` and `thumbnail.png`.
+"""Clips and thumbnails on disk: `<root>/<job id>-<claim>/clip.mp4` and `thumbnail.png`.
 
-Each attempt has a folder of its own, so an engine that lost its lease can neither overwrite nor
-delete what its successor made.
+Each claim of a job has a folder of its own, named by its lease token, so an engine that lost its
+lease can neither overwrite nor delete what its successor made.
 """
 
 import shutil
@@ -29,7 +29,7 @@ class ResultStore:
     def write(
         self,
         job_id: str,
-        attempt: int,
+        token: str,
         frames: NDArray[np.uint8],
         *,
         fps: int,
@@ -39,12 +39,12 @@ class ResultStore:
 
         Args:
             job_id: whose clip it is.
-            attempt: which claim of the job made it.
+            token: of the claim that made it.
             frames: (F, H, W, 3) uint8.
             fps: frames a second.
             metadata: provenance, also stored in the container.
         """
-        name = f"{job_id}-{attempt}"
+        name = f"{job_id}-{token}"
         write_clip(self._root / name / CLIP_NAME, frames, fps=fps, metadata=metadata)
         with publish_file(self._root / name / THUMBNAIL_NAME) as aside:
             Image.fromarray(frames[len(frames) // 2]).save(aside, format="PNG")

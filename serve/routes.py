@@ -1,4 +1,4 @@
-"""The HTTP interface, as a plain FastAPI application: no ray, no model, only the job table."""
+"""The HTTP interface, as a plain FastAPI application: all it works on comes in."""
 
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import PlainTextResponse

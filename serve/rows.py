@@ -3,11 +3,14 @@
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, func, select
+from sqlalchemy import Connection, RowMapping, Select, case, func, select
 
 from dreambooth3d.errors import Dreambooth3dError
 from serve.records import IdempotencyError, Job, NewJob
 from serve.tables import JOBS
+
+# Turns longer ago than this no longer count.
+_REMEMBERED_S = 600.0
 
 
 def new_row(new: NewJob, job_id: str, now: float) -> dict[str, object]:
@@ -24,13 +27,19 @@ def new_row(new: NewJob, job_id: str, now: float) -> dict[str, object]:
     }
 
 
-def find_repeat(connection: Connection, new: NewJob) -> Job | None:
-    """Return the job that an idempotency key already made."""
-    if new.idempotency_key is None:
+def find_repeat(
+    connection: Connection, *, owner: str, key: str | None, request_hash: str
+) -> Job | None:
+    """Return the job that an idempotency key already made.
+
+    Raises:
+        IdempotencyError: it was another request's.
+    """
+    if key is None:
         return None
-    same_key = (JOBS.c.owner == new.owner) & (JOBS.c.idempotency_key == new.idempotency_key)
+    same_key = (JOBS.c.owner == owner) & (JOBS.c.idempotency_key == key)
     found = read_jobs(connection, select(JOBS).where(same_key))
-    if found and found[0].request_hash != new.request_hash:
+    if found and found[0].request_hash != request_hash:
         raise IdempotencyError(
             "an Idempotency-Key must come with the request it was first used for, "
             "got another request; use a new key"
@@ -39,11 +48,46 @@ def find_repeat(connection: Connection, new: NewJob) -> Job | None:
 
 
 def count_queued(connection: Connection, *, up_to: int | None = None) -> int:
-    """Count waiting jobs, of one owner or up to a number."""
+    """Count waiting jobs, all or up to a number."""
     query = select(func.count()).where(JOBS.c.status == "queued")
     if up_to is not None:
         query = query.where(JOBS.c.number <= up_to)
     return connection.scalar(query) or 0
+
+
+def next_in_turn(connection: Connection, *, now: float) -> RowMapping | None:
+    """The oldest waiting job of the owner who was served longest ago: number, kind, tokens."""
+    is_queued = JOBS.c.status == "queued"
+    waiting = select(JOBS.c.owner, func.min(JOBS.c.number).label("number")).where(is_queued)
+    heads = {
+        row.owner: row.number for row in connection.execute(waiting.group_by(JOBS.c.owner)).all()
+    }
+    if len(heads) > 1:
+        served = select(JOBS.c.owner, func.max(JOBS.c.started_at)).where(
+            JOBS.c.owner.in_(heads), JOBS.c.started_at > now - _REMEMBERED_S
+        )
+        last = {row[0]: row[1] for row in connection.execute(served.group_by(JOBS.c.owner))}
+        owner = min(heads, key=lambda owner: (last.get(owner, 0.0), heads[owner]))
+        heads = {owner: heads[owner]}
+    wanted = select(JOBS.c.number, JOBS.c.batch_key, JOBS.c.num_tokens)
+    return connection.execute(wanted.where(JOBS.c.number.in_(heads.values()))).mappings().first()
+
+
+def ids_beside(connection: Connection, first: RowMapping, *, num_rows: int) -> tuple[str, ...]:
+    """Ids of a job and of others of its kind that wait, the owners by turns; locked."""
+    is_meant = (JOBS.c.status == "queued") & (JOBS.c.batch_key == first["batch_key"])
+    turn = func.row_number().over(partition_by=JOBS.c.owner, order_by=JOBS.c.number)
+    turns = select(JOBS.c.number, turn.label("turn")).where(is_meant).subquery()
+    is_first = case((JOBS.c.number == first["number"], 0), else_=1)
+    query = (
+        select(JOBS.c.id)
+        .join(turns, turns.c.number == JOBS.c.number)
+        .where(is_meant)
+        .order_by(is_first, turns.c.turn, JOBS.c.number)
+        .limit(num_rows)
+        .with_for_update(skip_locked=True, of=JOBS)
+    )
+    return tuple(connection.scalars(query))
 
 
 def get_job(connection: Connection, job_id: str) -> Job | None:

@@ -37,6 +37,8 @@ def _refuse_blank(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_refuse_unwritable)]
+MetadataKey = Annotated[str, Field(max_length=64), AfterValidator(_refuse_unwritable)]
+MetadataText = Annotated[str, Field(max_length=512), AfterValidator(_refuse_unwritable)]
 Prompt = Annotated[
     str,
     Field(
@@ -60,7 +62,9 @@ class VideoCreate(BaseModel):
     seconds: str | int | float | None = Field(
         default=None, description="Length; rounded to a frame count the model can make."
     )
-    num_frames: int | None = Field(default=None, description="Length, 4n + 1; wins over seconds.")
+    num_frames: int | None = Field(
+        default=None, le=100_000, description="Length, 4n + 1; wins over seconds."
+    )
     size: Text | None = Field(default=None, description="<width>x<height> in pixels.")
     fps: int | None = Field(default=None, ge=1, le=60)
     seed: int | None = Field(default=None, ge=0, lt=2**63)
@@ -73,7 +77,7 @@ class VideoCreate(BaseModel):
         description="Guidance on the subject's views; 1, the default, is none, 4 is much.",
     )
     negative_prompt: Text | None = Field(default=None, max_length=MAX_PROMPT_LETTERS)
-    metadata: dict[Text, Text] | None = Field(default=None, max_length=16)
+    metadata: dict[MetadataKey, MetadataText] | None = Field(default=None, max_length=16)
 
     @field_validator(
         "seconds",

@@ -132,8 +132,8 @@ class ServeSettings(BaseModel):
 
     @property
     def uploaded_root(self) -> Path:
-        """Where adapters of uploaded subjects are left, as `personalize_batch` would."""
-        return Path(self.runs) / "serve" / "personalize"
+        """Where each uploaded subject has a folder of all that was made of it."""
+        return Path(self.runs) / "serve" / "subjects"
 
     @property
     def registry_root(self) -> Path:
@@ -142,8 +142,8 @@ class ServeSettings(BaseModel):
 
     @property
     def subject_roots(self) -> tuple[Path, ...]:
-        """Where subjects are looked for; the first adapter of an id is served."""
-        return self.registry_root, self.subjects_root, self.uploaded_root
+        """Where the operator's subjects are; the first adapter of an id is served."""
+        return self.registry_root, self.subjects_root
 
     @property
     def uploads_root(self) -> Path:

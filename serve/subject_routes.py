@@ -10,7 +10,7 @@ from serve.errors import ApiError, ErrorBody
 from serve.records import QueueFullError
 from serve.services import By, Given, Limit, Services, find_subject
 from serve.subjects import ServableSubject
-from serve.trainings import Training, new_subject_id
+from serve.trainings import Training, is_uploaded_id, new_subject_id
 from serve.uploads import (
     MAX_IMAGES,
     MAX_REFERENCES,
@@ -38,7 +38,7 @@ subjects = APIRouter(responses=openapi.ALWAYS)
 @subjects.post(
     "/v1/subjects",
     status_code=202,
-    responses=openapi.refusals(400, 413, 415)
+    responses=openapi.refusals(400, 409, 413, 415)
     | openapi.follow("subject_id", "get_subject", "delete_subject"),
     openapi_extra={
         "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}
@@ -48,6 +48,7 @@ async def create_subject(
     request: Request, given: Given, by: By, response: Response
 ) -> replies.SubjectReply:
     """Take photos of one object and learn it; ask for the subject until it is ready."""
+    await run_in_threadpool(_check_room, given)
     upload = await read_upload(request)
     training = await run_in_threadpool(_submit, given, by, upload)
     response.headers["Location"] = f"/v1/subjects/{training.id}"
@@ -59,9 +60,12 @@ def list_subjects(
     given: Given, by: By, after: str | None = None, limit: Limit = 100
 ) -> replies.SubjectList:
     """List the subjects that can be asked for or are in training, by id."""
-    hidden = given.trainings.ids_of_others(by.owner)
-    found = {subject.id: subject for subject in given.subjects.all() if subject.id not in hidden}
     waiting = {training.id: training for training in given.trainings.of(by.owner)}
+    found = {
+        subject.id: subject
+        for subject in given.subjects.all()
+        if subject.id in waiting or not is_uploaded_id(subject.id)
+    }
     ids = sorted(name for name in found | waiting if after is None or name > after)
     data = [
         _describe_subject(given, found[name], waiting.get(name))
@@ -97,9 +101,8 @@ def delete_subject(subject_id: str, given: Given, by: By) -> replies.DeletedSubj
         raise ApiError(409, "subject_not_yours", message, param="subject_id")
     given.trainings.remove(subject_id)
     remove_upload(given.settings.uploads_root / subject_id)
-    # A running clip holds its adapter in memory.
-    for folder in given.settings.uploaded_root.glob(f"*/adapters/{subject_id}"):
-        remove_upload(folder)
+    # A running clip holds its adapter in memory; a running training removes what it still makes.
+    remove_upload(given.settings.uploaded_root / subject_id)
     return replies.DeletedSubjectReply(id=subject_id)
 
 
@@ -118,6 +121,20 @@ def get_view(subject_id: str, number: int, given: Given, by: By) -> FileResponse
     return FileResponse(path, media_type="image/png")
 
 
+def _check_room(given: Services) -> None:
+    """Refuse before photos are read and decoded."""
+    if given.training_problem:
+        raise ApiError(409, "training_unavailable", given.training_problem)
+    try:
+        given.trainings.check_room(max_queued=given.settings.max_trainings)
+    except QueueFullError as error:
+        raise _full(error) from error
+
+
+def _full(error: QueueFullError) -> ApiError:
+    return ApiError(429, "queue_full", str(error), headers={"Retry-After": "60"})
+
+
 def _submit(given: Services, by: Caller, upload: SubjectUpload) -> Training:
     subject_id = new_subject_id()
     folder = given.settings.uploads_root / subject_id
@@ -134,8 +151,7 @@ def _submit(given: Services, by: Caller, upload: SubjectUpload) -> Training:
         )
     except QueueFullError as error:
         remove_upload(folder)
-        headers = {"Retry-After": "60"}
-        raise ApiError(429, "queue_full", str(error), headers=headers) from error
+        raise _full(error) from error
 
 
 def _own_training(given: Services, by: Caller, subject_id: str) -> Training | None:

@@ -1,7 +1,9 @@
-"""Which subject adapters can be served: every one below `runs/personalize`, by id alone.
+"""Which subject adapters can be served: every one below some folders, by id alone.
 
 Layout: `<root>/<batch>/adapters/<subject>/adapter.json`. The batch named by `<root>/LATEST` comes
 first, then the newest by date; the first adapter of an id wins. A new folder is found at once.
+Of an uploaded subject the root is `<uploads>/<subject>/personalize`: all that was made of a
+client's photos goes with one folder.
 """
 
 import logging
@@ -14,7 +16,7 @@ from typing import Any
 from dreambooth3d.artifacts.adapter import CARD_NAME, AdapterCard, load_card
 from dreambooth3d.artifacts.jsonfile import read_json
 from dreambooth3d.errors import ArtifactError
-from dreambooth3d.personalize.keys import CURVE_NAME
+from dreambooth3d.personalize.keys import CURVE_NAME, STAGE
 
 _logger = logging.getLogger(__name__)
 _RESCAN_S = 1.0
@@ -64,10 +66,10 @@ class ServableSubject:
 
 
 class SubjectCatalog:
-    """Looks adapters up below one or more roots; safe from several threads."""
+    """Looks adapters up below one or more roots, and uploads; safe from several threads."""
 
-    def __init__(self, *roots: Path) -> None:
-        self._roots = roots
+    def __init__(self, *roots: Path, uploads: Path | None = None) -> None:
+        self._roots, self._uploads = roots, uploads
         self._lock = Lock()
         self._found: dict[str, ServableSubject] = {}
         self._signature: Signature = ()
@@ -97,7 +99,8 @@ class SubjectCatalog:
             return self._found
 
     def _list_cards(self) -> list[Path]:
-        return [card for root in self._roots for card in _list_root(root)]
+        uploads = () if self._uploads is None else sorted(self._uploads.glob(f"*/{STAGE}"))
+        return [card for root in (*self._roots, *uploads) for card in _list_root(root)]
 
 
 def _list_root(root: Path) -> list[Path]:

@@ -62,6 +62,8 @@ JOBS = Table(
     Index("jobs_by_status", "status", "number"),
     # Every look at a live job asks what its kind took lately.
     Index("jobs_by_kind", "batch_key", "status", "number"),
+    # Who was served when: owners take turns.
+    Index("jobs_by_owner", "owner", "started_at"),
     sqlite_autoincrement=True,
 )
 
@@ -149,7 +151,7 @@ def prepare_sqlite(engine: Engine) -> None:
 
 
 def _on_connect(connection: Any, _record: object) -> None:
-    # Transactions are begun by JobTable, not guessed by the driver.
+    # Transactions are begun by Database, not guessed by the driver.
     connection.isolation_level = None
     connection.execute(f"PRAGMA busy_timeout={_BUSY_S * 1000}")
     connection.execute("PRAGMA synchronous=FULL")

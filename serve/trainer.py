@@ -2,8 +2,8 @@
 
 import logging
 import re
+import shutil
 import threading
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,12 +16,17 @@ from dreambooth3d.artifacts.subject import Subject
 from dreambooth3d.errors import Dreambooth3dError, RunError
 from dreambooth3d.personalize import job
 from dreambooth3d.personalize.config import PersonalizeConfig
+from dreambooth3d.personalize.keys import STAGE
 from serve.settings import ServeSettings
 from serve.trainings import Training, TrainingTable
 
 _logger = logging.getLogger(__name__)
 # What a command line's user is told to do is nothing that a client can do.
 _REMEDY = "send sharp photos on a plain ground, pictures with alpha, or references on white"
+# The way to a file, up to its name.
+_PATH = re.compile(r"/(?:[^\s/]+/)+")
+# A shared MLflow would show everybody a client's pictures, and keep them when they are deleted.
+_OWN_STORE = {"env_vars": {"MLFLOW_TRACKING_URI": ""}}
 _LEASE_S = 60.0
 _LOOK_S = 1.0
 _STOP_S = 10.0
@@ -58,11 +63,15 @@ class Trainer:
 
     def _train(self, training: Training) -> None:
         _logger.info("subject %s: training begins", training.id)
-        task = ray.remote(num_cpus=0, max_retries=0)(personalize).remote(self._settings, training)
+        task = ray.remote(num_cpus=0, max_retries=0, runtime_env=_OWN_STORE)(personalize).remote(
+            self._settings, training
+        )
         if not self._watch(training, task):
             ray.cancel(task, force=True, recursive=True)
             if self._stopping.is_set():
                 self._table.release(training)
+            ray.wait([task], timeout=_STOP_S)
+            self._forget_deleted(training)
             return
         try:
             error = ray.get(task)
@@ -75,7 +84,13 @@ class Trainer:
             _logger.exception("subject %s: lost its worker", training.id)
             return
         self._table.finish(training, error=error)
+        self._forget_deleted(training)
         _logger.info("subject %s: training ended, %s", training.id, error or "ready")
+
+    def _forget_deleted(self, training: Training) -> None:
+        """Remove what was still made of photos whose subject is deleted."""
+        if self._table.get(training.id) is None:
+            shutil.rmtree(self._settings.uploaded_root / training.id, ignore_errors=True)
 
     def _watch(self, training: Training, task: Any) -> bool:
         """Wait for the end; False when the subject is no longer wanted or we have to go."""
@@ -85,17 +100,21 @@ class Trainer:
         return True
 
 
+def training_config(settings: ServeSettings) -> PersonalizeConfig:
+    """How uploaded subjects are trained."""
+    return PersonalizeConfig(
+        backbone=settings.backbone,
+        steps=settings.subject_steps,
+        # One subject: a second worker would only wait for a core beside the engines.
+        workers=1,
+        method="joint" if settings.pretrained else "3dreambooth",
+    )
+
+
 def personalize(settings: ServeSettings, training: Training) -> str | None:
     """Train one subject as `personalize_batch` does; return why it failed, None when it did not."""
     photos = settings.uploads_root / training.id
     try:
-        config = PersonalizeConfig(
-            backbone=settings.backbone,
-            steps=settings.subject_steps,
-            # One subject: a second worker would only wait for a core beside the engines.
-            workers=1,
-            method="joint" if settings.pretrained else "3dreambooth",
-        )
         subject = Subject(
             id=training.id,
             class_noun=training.class_noun,
@@ -104,12 +123,17 @@ def personalize(settings: ServeSettings, training: Training) -> str | None:
         )
         report = ProgressNotes(TrainingTable(settings.database_url), training)
         _, (outcome,) = job.run(
-            config, [subject], _pretrained(settings), settings.uploaded_root, report=report
+            training_config(settings),
+            [subject],
+            find_adapter(settings.pretrained) if settings.pretrained else None,
+            settings.uploaded_root / training.id / STAGE,
+            report=report,
         )
     except Dreambooth3dError:
         _logger.exception("subject %s", training.id)
         return "a subject must be trainable on this server, got a refusal; ask the operator"
-    problem = outcome.error.replace(str(photos), "").partition("; ")[0]
+    # A client learns nothing of where things are.
+    problem = _PATH.sub("", outcome.error.partition("; ")[0])
     return f"{problem}; {_REMEDY}" if problem else None
 
 
@@ -133,7 +157,3 @@ class ProgressNotes:
             self._table.advance(self._training, step=int(found[1]), steps=int(found[2]))
         except SQLAlchemyError:
             _logger.exception("subject %s: its progress cannot be noted", self._training.id)
-
-
-def _pretrained(settings: ServeSettings) -> Path | None:
-    return find_adapter(settings.pretrained) if settings.pretrained else None

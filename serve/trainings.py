@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import ColumnElement, RowMapping, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, delete, func, insert, select, update
 
 from serve.database import Database
 from serve.records import QueueFullError
@@ -38,11 +38,6 @@ class Training:
     error_code: str | None
     error_message: str | None
     progress: int | None = None
-
-    @property
-    def is_live(self) -> bool:
-        """Whether it can still change by itself."""
-        return self.status in _LIVE
 
 
 def new_subject_id() -> str:
@@ -85,19 +80,18 @@ class TrainingTable:
         }  # fmt: skip
         with self._database.writing() as connection:
             take_turn(connection)
-            is_live = SUBJECTS.c.status.in_(_LIVE)
-            waiting = connection.scalar(select(func.count()).where(is_live)) or 0
-            if waiting >= max_queued:
-                raise QueueFullError(
-                    f"fewer than {max_queued} subjects must be in training, got {waiting}; "
-                    "send this one again later"
-                )
+            _check_room(connection, max_queued)
             connection.execute(insert(SUBJECTS).values(row))
             return _training(
                 connection.execute(select(SUBJECTS).where(SUBJECTS.c.id == subject_id))
                 .mappings()
                 .one()
             )
+
+    def check_room(self, *, max_queued: int) -> None:
+        """Raise a `QueueFullError` when as many wait as may."""
+        with self._database.reading() as connection:
+            _check_room(connection, max_queued)
 
     def get(self, subject_id: str) -> Training | None:
         """Read one."""
@@ -106,12 +100,6 @@ class TrainingTable:
     def of(self, owner: str) -> tuple[Training, ...]:
         """Every one of an owner, by id."""
         return self._read(SUBJECTS.c.owner == owner)
-
-    def ids_of_others(self, owner: str) -> frozenset[str]:
-        """Ids that this owner must not see."""
-        with self._database.reading() as connection:
-            query = select(SUBJECTS.c.id).where(SUBJECTS.c.owner != owner)
-            return frozenset(connection.scalars(query))
 
     def remove(self, subject_id: str) -> None:
         """Forget a subject; whoever trains it sees so at its next look."""
@@ -180,6 +168,16 @@ class TrainingTable:
         with self._database.reading() as connection:
             query = select(SUBJECTS).where(which).order_by(SUBJECTS.c.id)
             return tuple(_training(row) for row in connection.execute(query).mappings())
+
+
+def _check_room(connection: Connection, max_queued: int) -> None:
+    is_live = SUBJECTS.c.status.in_(_LIVE)
+    waiting = connection.scalar(select(func.count()).where(is_live)) or 0
+    if waiting >= max_queued:
+        raise QueueFullError(
+            f"fewer than {max_queued} subjects must be in training, got {waiting}; "
+            "send this one again later"
+        )
 
 
 def _training(row: RowMapping) -> Training:

@@ -4,6 +4,7 @@ import hashlib
 import math
 import time
 from dataclasses import replace
+from functools import cache
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -15,6 +16,7 @@ from serve.access import Caller
 from serve.body import read_body
 from serve.errors import ApiError
 from serve.events import video_events
+from serve.jobs import JobTable
 from serve.records import IdempotencyError, Job, NewJob, QueueFullError, QuotaError
 from serve.results import CLIP_NAME, THUMBNAIL_NAME
 from serve.services import By, Given, Limit, Services, find_subject
@@ -107,7 +109,8 @@ def list_videos(
     if page is None:
         raise _unknown_job(after or "", "after")
     jobs, has_more = page
-    data = [_describe(given, job) for job in jobs]
+    outlook = Outlook(given.jobs)
+    data = [_describe(given, job, outlook=outlook) for job in jobs]
     ids = [video.id for video in data]
     return replies.VideoList(
         data=data,
@@ -162,13 +165,18 @@ def get_content(
 def get_events(video_id: str, given: Given, by: By) -> StreamingResponse:
     """Tell of a job's steps as they end; the job goes on whoever listens."""
     _find_job(given, by, video_id)
+    slot = given.streams.take(by.owner)
+    if slot is None:
+        message = "event streams must be fewer at a time, got no free one; poll the video instead"
+        raise ApiError(429, "too_many_streams", message, headers={"Retry-After": "5"})
 
     def look() -> replies.VideoReply | None:
         job = given.jobs.get(video_id)
         return None if job is None else _describe(given, job)
 
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(video_events(look), media_type="text/event-stream", headers=headers)
+    events = video_events(look, on_end=lambda: given.streams.give_back(slot))
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
 @videos.post("/v1/videos/{video_id}/cancel", status_code=202, responses=openapi.refusals(404, 409))
@@ -205,6 +213,15 @@ def _submit(
     key: str | None,
     remixed_from: str | None = None,
 ) -> Job:
+    request_hash = _request_hash(asked, remixed_from)
+    if key is not None:
+        # Also when its subject is gone since.
+        try:
+            earlier = given.jobs.repeat(owner=by.owner, key=key, request_hash=request_hash)
+        except IdempotencyError as error:
+            raise _conflict(error) from error
+        if earlier is not None:
+            return earlier
     card = None
     if asked.subject is not None:
         card = find_subject(given, by, asked.subject, param="subject").card
@@ -212,9 +229,9 @@ def _submit(
     order = replace(orders.resolve(asked, given.rules, card), remixed_from=remixed_from)
     new = NewJob(
         request=order.to_json(),
-        request_hash=_request_hash(asked, remixed_from),
+        request_hash=request_hash,
         batch_key=orders.batch_key(order, card),
-        num_tokens=given.rules.num_tokens(order.num_frames, order.width, order.height),
+        num_tokens=orders.num_tokens(order, given.rules, card),
         steps=order.num_steps,
         idempotency_key=key,
         owner=by.owner,
@@ -226,9 +243,12 @@ def _submit(
         headers = {"Retry-After": str(_retry_after_s(given, is_full=code == "queue_full"))}
         raise ApiError(429, code, str(error), headers=headers) from error
     except IdempotencyError as error:
-        param = "Idempotency-Key"
-        raise ApiError(409, "idempotency_conflict", str(error), param=param) from error
+        raise _conflict(error) from error
     return job
+
+
+def _conflict(error: IdempotencyError) -> ApiError:
+    return ApiError(409, "idempotency_conflict", str(error), param="Idempotency-Key")
 
 
 def _retry_after_s(given: Services, *, is_full: bool) -> int:
@@ -250,17 +270,32 @@ def _accept(given: Services, job: Job, response: Response) -> replies.VideoReply
     return _describe(given, job, response)
 
 
-def _describe(given: Services, job: Job, response: Response | None = None) -> replies.VideoReply:
+class Outlook:
+    """What the table says of the time jobs take, read once for all jobs of one answer."""
+
+    def __init__(self, jobs: JobTable) -> None:
+        self.mean_seconds = cache(jobs.mean_seconds)
+        self.is_busy = cache(jobs.is_busy)
+
+
+def _describe(
+    given: Services,
+    job: Job,
+    response: Response | None = None,
+    *,
+    outlook: Outlook | None = None,
+) -> replies.VideoReply:
     position, eta_seconds = None, None
     if job.is_live:
+        outlook = outlook or Outlook(given.jobs)
         position = given.jobs.queue_position(job)
-        mean_seconds = given.jobs.mean_seconds(job.batch_key)
+        mean_seconds = outlook.mean_seconds(job.batch_key)
         if mean_seconds is None and job.status == "queued":
-            mean_seconds = given.jobs.mean_seconds()
+            mean_seconds = outlook.mean_seconds()
         eta_seconds = replies.estimate_seconds(
             job,
             position=position,
-            is_busy=position is not None and given.jobs.is_busy(),
+            is_busy=position is not None and outlook.is_busy(),
             mean_seconds=mean_seconds,
             max_batch=given.settings.max_batch,
             now=time.time(),

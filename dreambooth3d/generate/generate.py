@@ -5,10 +5,12 @@ apart, and rows of one batch only need equal shapes and schedules (`ClipRequest.
 """
 
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from dreambooth3d.artifacts.image import letterbox
 from dreambooth3d.artifacts.prompt import parse_prompt
 from dreambooth3d.diffusion.noise import draw_noise, keyed_generator
 from dreambooth3d.diffusion.sampler import euler_step, flow_sigmas, guide, guide_by_both
-from dreambooth3d.errors import ConfigError
+from dreambooth3d.errors import ArtifactError, ConfigError
 from dreambooth3d.generate.config import GenerateConfig
 from dreambooth3d.model.backbone import Backbone, BackboneCard
 from dreambooth3d.model.choices import TextScope
@@ -33,29 +35,38 @@ from dreambooth3d.model.routing import Routes
 from dreambooth3d.model.texts import TextStates
 
 Frames = NDArray[np.uint8]
+_MOST_SIZES = 4
 
 
 @dataclass(eq=False)
 class LoadedSubject:
-    """An adapter on the backbone's device; its reference latents and K/V are kept by clip size."""
+    """An adapter on the backbone's device; its reference latents and K/V are kept by clip size.
+
+    Of the sizes used last: a client chooses them, and memory is not his.
+    """
 
     card: AdapterCard
     loras: dict[Role, LoraAdapter]
     views: tuple[Image.Image, ...]
-    _latents: dict[tuple[int, int], Tensor] = field(default_factory=dict)
-    _kv: dict[tuple[int, int], ReferenceKV] = field(default_factory=dict)
+    _latents: OrderedDict[tuple[int, int], Tensor] = field(default_factory=OrderedDict)
+    _kv: OrderedDict[tuple[int, int], ReferenceKV] = field(default_factory=OrderedDict)
     _lock: Lock = field(default_factory=Lock)
 
     @property
     def num_bytes(self) -> int:
-        """Memory of the weights."""
-        return sum(p.nbytes for lora in self.loras.values() for p in lora.parameters())
+        """Memory of the weights, and of what is kept of the views."""
+        weights = sum(p.nbytes for lora in self.loras.values() for p in lora.parameters())
+        with self._lock:
+            views = sum(latents.nbytes for latents in self._latents.values())
+            views += sum(t.nbytes for kv in self._kv.values() for pair in kv for t in pair)
+        return weights + views
 
     def reference_latents(self, backbone: Backbone, width: int, height: int) -> Tensor:
         """Encode the views for clips of this size (pixels), (V, C, H, W); once."""
         with self._lock:
             if (width, height) not in self._latents:
                 self._latents[width, height] = encode_views(backbone, self.views, width, height)
+                _keep_newest(self._latents)
             return self._latents[width, height]
 
     def reference_kv(self, backbone: Backbone, width: int, height: int) -> ReferenceKV:
@@ -69,7 +80,13 @@ class LoadedSubject:
                     reference=self.loras.get("reference"),
                     reference_time_offset=self.card.reference_time_offset,
                 )
+                _keep_newest(self._kv)
             return self._kv[width, height]
+
+
+def _keep_newest(by_size: OrderedDict[tuple[int, int], Any]) -> None:
+    while len(by_size) > _MOST_SIZES:
+        by_size.popitem(last=False)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -150,7 +167,14 @@ def load_subject(folder: Path, backbone: Backbone) -> LoadedSubject:
         AdapterError: it was made for another backbone, or its weights do not fit.
         ArtifactError: a file is missing or damaged.
     """
-    return place_adapter(load_adapter(folder), backbone)
+    adapter = load_adapter(folder)
+    for role, weights in adapter.weights.items():
+        if not all(bool(value.isfinite().all()) for value in weights.values()):
+            raise ArtifactError(
+                f"weights of an adapter must be finite numbers, got others in {role}.safetensors "
+                f"of {folder.name}; personalize the subject again"
+            )
+    return place_adapter(adapter, backbone)
 
 
 def place_adapter(adapter: Adapter, backbone: Backbone) -> LoadedSubject:

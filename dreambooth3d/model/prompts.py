@@ -94,7 +94,7 @@ class PromptEncoder:
     Args:
         tokenizer, text_encoder: the chat model (Qwen2.5-VL's text half in the full backbone).
         glyph_tokenizer, glyph_encoder: ByT5 for quoted words.
-        capacity: how many prompts are remembered.
+        max_bytes: memory of the prompts that are remembered.
     """
 
     def __init__(
@@ -104,13 +104,14 @@ class PromptEncoder:
         text_encoder: Any,
         glyph_tokenizer: Any,
         glyph_encoder: Any,
-        capacity: int = 4096,
+        max_bytes: int = 2**30,
     ) -> None:
         self.tokenizer = tokenizer
         self._text_encoder = text_encoder
         self._glyph_tokenizer = glyph_tokenizer
         self._glyph_encoder = glyph_encoder
-        self._capacity = capacity
+        self._max_bytes = max_bytes
+        self._num_bytes = 0
         self._cache: OrderedDict[str, TextStates] = OrderedDict()
         self._lock = Lock()
 
@@ -123,9 +124,11 @@ class PromptEncoder:
                 return found
         states = self._encode(split_brackets(prompt))
         with self._lock:
-            self._cache[prompt] = states
-            while len(self._cache) > self._capacity:
-                self._cache.popitem(last=False)
+            if prompt not in self._cache:
+                self._cache[prompt] = states
+                self._num_bytes += states.num_bytes
+            while self._num_bytes > self._max_bytes:
+                self._num_bytes -= self._cache.popitem(last=False)[1].num_bytes
         return states
 
     @torch.no_grad()

@@ -33,6 +33,11 @@ class TextStates:
                 "encode the prompt with PromptEncoder"
             )
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the states."""
+        return self.states_SD.nbytes + (0 if self.glyphs_GD is None else self.glyphs_GD.nbytes)
+
     def to(self, device: str | torch.device) -> "TextStates":
         """Return the same states on a device."""
         glyphs = self.glyphs_GD

@@ -4,7 +4,8 @@ const byId = (id) => document.getElementById(id);
 const LIVE = ["queued", "in_progress"];
 const LEARNING = ["queued", "training"];
 const SUBJECTS_MS = 5000;
-// The server says when to ask again; a bar that moves less often than this looks stuck.
+// The server says when to ask again; bars that move less often than once a second together look
+// stuck.
 const LONGEST_WAIT_MS = 1000;
 const cards = new Map();
 
@@ -34,7 +35,7 @@ async function call(method, path, body) {
   }
   if (!answer.ok) {
     const error = new Error(found.error ? found.error.message : answer.statusText);
-    error.isAnswer = answer.status < 500;
+    error.isAnswer = answer.status < 500 && answer.status !== 429;
     throw error;
   }
   return { found, wait: Number(answer.headers.get("openai-poll-after-ms")) || 1000 };
@@ -134,14 +135,15 @@ function show(video) {
 async function watch(video, wait) {
   show(video);
   while (LIVE.includes(video.status) && cards.has(video.id)) {
-    await new Promise((resume) => setTimeout(resume, Math.min(wait, LONGEST_WAIT_MS)));
+    const live = document.querySelectorAll("#clips progress:not([hidden])").length;
+    await new Promise((resume) => setTimeout(resume, Math.min(wait, LONGEST_WAIT_MS * Math.max(1, live))));
     if (!cards.has(video.id)) return;
     try {
       ({ found: video, wait } = await call("GET", `v1/videos/${video.id}`));
     } catch (error) {
       // Only an answer ends the watch: a network or a server that is away comes back.
       if (error.isAnswer) throw error;
-      wait = LONGEST_WAIT_MS;
+      wait = 2 * LONGEST_WAIT_MS;
       tell("The server does not answer; asking again.");
       continue;
     }
