@@ -1,4 +1,5 @@
 import asyncio
+import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -8,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dreambooth3d.artifacts.adapter import CARD_NAME, load_adapter, save_adapter
 from dreambooth3d.artifacts.clip import read_clip, read_clip_metadata
+from dreambooth3d.artifacts.key import content_hash
 from dreambooth3d.errors import RunError
 from dreambooth3d.generate.generate import ClipRequest, generate_batch
 from dreambooth3d.model.backbone import Backbone, read_card
@@ -183,6 +186,29 @@ def test_an_adapter_that_broke_meanwhile_fails_its_own_job_only(
     failed = read(table, jobs[0])
     assert failed.error_code == "adapter_unusable"
     assert str(folder) not in (failed.error_message or "")
+
+
+@pytest.mark.parametrize("harm", ["view", "nan"])
+def test_whatever_is_wrong_with_an_adapter_stays_its_own(
+    engine: Engine, table: JobTable, submit: Submit, add_subject: AddSubject, harm: str
+) -> None:
+    folder = add_subject("mug")
+    add_subject("cup", seed=2)
+    jobs = [submit(subject="cup"), submit(subject="mug"), submit(subject="cup")]
+    adapter = load_adapter(folder)
+    if harm == "nan":
+        for value in adapter.weights["subject"].values():
+            value.fill_(float("nan"))
+        shutil.rmtree(folder)
+        save_adapter(folder, adapter)
+    else:
+        view, card = folder / "references" / "001.png", folder / CARD_NAME
+        before = content_hash(view)
+        view.write_bytes(b"no picture")
+        card.write_text(card.read_text().replace(before, content_hash(view)))
+    assert engine.run_once() == 3
+    assert [read(table, job).status for job in jobs] == ["completed", "failed", "completed"]
+    assert read(table, jobs[1]).error_code == "adapter_unusable"
 
 
 def test_a_full_disk_fails_the_job(

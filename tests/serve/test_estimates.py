@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from serve.events import StreamSlots
 from serve.jobs import JobTable
 from serve.records import Job, NewJob
 from serve.replies import estimate_seconds, poll_after_ms
@@ -53,3 +54,18 @@ def test_nothing_to_go_by_is_no_estimate(job: Job) -> None:
 
 def test_clients_ask_before_the_end_and_within_bounds() -> None:
     assert [poll_after_ms(eta) for eta in (None, 0.0, 1.0, 60.0)] == [500, 50, 750, 5000]
+
+
+def test_open_streams_are_bounded_and_come_back() -> None:
+    now = [0.0]
+    slots = StreamSlots(most=3, most_of_one=2, clock=lambda: now[0])
+    first, second = slots.take("ana"), slots.take("ana")
+    assert None not in (first, second)
+    assert slots.take("ana") is None
+    assert slots.take("bo") is not None
+    assert slots.take("cy") is None
+    slots.give_back(first)
+    assert slots.take("ana") is not None
+    # One that was never begun is free when it could not be open any more.
+    now[0] = 301.0
+    assert slots.take("ana") is not None

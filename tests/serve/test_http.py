@@ -110,6 +110,10 @@ FORM = "multipart/form-data"
         (raw(b"x", f"{FORM}; boundary=b"), 400, "invalid_value", None),
         ({"files": {"input_reference": ("a.png", b"x")}}, 400, "invalid_value", "body"),
         (raw(b"x" * 2**21), 413, "body_too_large", None),
+        ({"json": CLIP | {"num_frames": int("1" + "0" * 400)}}, 400, "invalid_value", "num_frames"),
+        ({"json": CLIP | {"metadata": {"a": "b" * 513}}}, 400, "invalid_value", "metadata"),
+        ({"json": CLIP, "headers": {"Host": "["}}, 403, "foreign_host", "Host"),
+        ({"json": CLIP, "headers": {"Origin": "http://["}}, 403, "foreign_origin", "Origin"),
         (
             {"json": CLIP, "headers": {"Idempotency-Key": "x" * 300}},
             400,

@@ -2,6 +2,7 @@ import multiprocessing
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,23 @@ def test_claim_takes_the_oldest_and_its_equals_up_to_both_bounds(table: JobTable
     assert [job.id for job in claim(table, max_jobs=3, max_tokens=1).jobs] == [jobs[4].id]
     assert claim(table).jobs[0].id == jobs[5].id
     assert table.claim(max_jobs=1, max_tokens=10, lease_s=10) is None
+
+
+def test_owners_take_turns(table: JobTable, clock: Clock) -> None:
+    def asked(owner: str, kind: str, count: int) -> list[str]:
+        new = replace(new_job(kind), owner=owner)
+        return [table.submit(new, max_queued=100)[0].id for _ in range(count)]
+
+    ana, bo, other = asked("ana", "a", 6), asked("bo", "a", 2), asked("cy", "b", 1)
+    # Side by side in a batch, then the one whose kind did not fit.
+    assert [job.id for job in claim(table, max_jobs=4).jobs] == [*ana[:2], *bo]
+    clock.now += 1
+    assert [job.id for job in claim(table, max_jobs=4).jobs] == other
+    clock.now += 1
+    late = asked("bo", "b", 1)
+    assert [job.id for job in claim(table, max_jobs=2).jobs] == ana[2:4]
+    clock.now += 1
+    assert [job.id for job in claim(table, max_jobs=2).jobs] == late
 
 
 def test_a_job_runs_to_its_end(table: JobTable, clock: Clock) -> None:
@@ -171,6 +189,14 @@ def test_an_idempotency_key_gives_the_same_job(table: JobTable) -> None:
         table.submit(new_job(key="k", request_hash="other"), max_queued=9)
     table.submit(new_job(), max_queued=9)
     table.submit(new_job(), max_queued=9)
+
+
+def test_a_repeat_is_found_without_a_new_job(table: JobTable) -> None:
+    job, _ = table.submit(new_job(key="k"), max_queued=1)
+    assert table.repeat(owner="", key="k", request_hash="h") == job
+    assert table.repeat(owner="bo", key="k", request_hash="h") is None
+    with pytest.raises(IdempotencyError):
+        table.repeat(owner="", key="k", request_hash="other")
 
 
 def test_the_queue_is_bounded(table: JobTable) -> None:

@@ -42,9 +42,9 @@ class Registry:
         )
         shutil.rmtree(folder)
 
-    def artifacts(self, name: str) -> Path:
-        """Where the first version of an adapter lies."""
-        source = self.client.get_model_version(f"dreambooth3d-{name}", "1").source
+    def artifacts(self, name: str, version: str = "1") -> Path:
+        """Where a version of an adapter lies."""
+        source = self.client.get_model_version(f"dreambooth3d-{name}", version).source
         return Path(source.removeprefix("file://"))
 
 
@@ -107,6 +107,18 @@ def test_the_serving_alias_says_what_is_served(
     assert seeds(settings) == {"mug": 1}
     mirror.sync()
     assert [path.name for path in settings.registry_root.iterdir()] == ["mug-v1"]
+
+
+def test_the_version_before_serves_until_its_successor_is_there(
+    settings: ServeSettings, registry: Registry, mirror: RegistryMirror
+) -> None:
+    registry.register("mug")
+    mirror.sync()
+    registry.register("mug", seed=3)
+    (registry.artifacts("mug", "2") / "subject.safetensors").write_bytes(b"half")
+    for _ in range(3):
+        mirror.sync()
+        assert seeds(settings) == {"mug": 1}
 
 
 def test_what_is_in_the_folder_already_is_not_copied(

@@ -116,6 +116,35 @@ def test_bad_uploads_leave_nothing(
     assert not settings.uploads_root.exists()
 
 
+def test_a_deleted_subject_is_gone_whole_and_is_never_anybody_elses(
+    serve: Callable[..., TestClient], settings: ServeSettings, add_subject: Callable[..., Path]
+) -> None:
+    http = serve()
+    sent = send(http, png()).json()["id"]
+    home = settings.uploaded_root / sent
+    adapter = home / "personalize" / "batch1" / "adapters" / sent
+    adapter.parent.mkdir(parents=True)
+    add_subject(sent).rename(adapter)
+    assert http.get(f"/v1/subjects/{sent}").json()["status"] == "ready"
+    add_subject(sent)
+    assert http.delete(f"/v1/subjects/{sent}").status_code == 200
+    assert not home.exists()
+    # What a training leaves after that belongs to nobody.
+    assert http.get("/v1/subjects").json()["data"] == []
+    for path in (f"/v1/subjects/{sent}", f"/v1/subjects/{sent}/views/1"):
+        assert refusal(http.get(path))[:2] == (404, "subject_not_found")
+    asked = {"prompt": "a mug", "subject": sent}
+    assert refusal(http.post("/v1/videos", json=asked))[:2] == (404, "subject_not_found")
+
+
+def test_photos_are_refused_where_no_training_could_begin(
+    serve: Callable[..., TestClient],
+) -> None:
+    # The packaged 3Dapter is one of another backbone.
+    answer = send(serve(pretrained="tiny"), png())
+    assert refusal(answer)[:2] == (409, "training_unavailable")
+
+
 def test_a_ready_subject_keeps_its_name(
     serve: Callable[..., TestClient], settings: ServeSettings, add_subject: Callable[..., Path]
 ) -> None:
