@@ -19,6 +19,7 @@ def parser(
     settings: type[Any] | None = None,
     has_recipe: bool = True,
     has_out: bool = True,
+    more: Mapping[str, type[Any]] | None = None,
 ) -> argparse.ArgumentParser:
     """Build a parser with the arguments every stage has, and examples and settings in its help.
 
@@ -28,6 +29,7 @@ def parser(
         settings: config of `--set`; a command that only puts others together has none.
         has_recipe: whether the settings are part of a journey's recipe.
         has_out: whether it writes into the folder of all artifacts.
+        more: configs of `--set` beside other options, by these.
     """
     shown = ["examples:", *(f"  {example}" for example in examples)]
     if settings and has_recipe:
@@ -35,6 +37,8 @@ def parser(
     if settings:
         beneath = ", where the recipe says nothing else" if has_recipe else ""
         shown += ["", f"settings (--set name=value{beneath}):", settings_help(settings)]
+    for option, config in (more or {}).items():
+        shown += ["", f"settings with {option}:", settings_help(config)]
     found = argparse.ArgumentParser(
         description=summary,
         epilog="\n".join(shown),

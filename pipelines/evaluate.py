@@ -6,7 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dreambooth3d.evaluate import job
-from dreambooth3d.evaluate.config import EvaluateConfig
+from dreambooth3d.evaluate.config import BenchmarkConfig, EvaluateConfig
 from pipelines.cli import guarded, parser, print_plan
 from pipelines.samples import adapters_by_subject, adapters_in
 from pipelines.settings import apply_settings
@@ -23,7 +23,8 @@ EXAMPLES = (
 
 def main(arguments: list[str]) -> int:
     """Write OUT/evaluate/index.html and report.json."""
-    command = parser(__doc__ or "", EXAMPLES, settings=EvaluateConfig, has_recipe=False)
+    more = {"--suite custombench": BenchmarkConfig}
+    command = parser(__doc__ or "", EXAMPLES, settings=EvaluateConfig, has_recipe=False, more=more)
     command.add_argument("--clips", type=Path, help="folder of clips (default: OUT/clips)")
     command.add_argument("--adapters", type=Path, help="subject adapters (default: all in OUT)")
     add_suite_arguments(command)

@@ -88,8 +88,8 @@ def score_clips(given: argparse.Namespace) -> int:
         }
         print_plan(config, plan)
         return 0
-    job.run_benchmark(config, given.subjects, given.clips, out)
-    return 0
+    _, unreadable = job.run_benchmark(config, given.subjects, given.clips, out)
+    return 1 if unreadable else 0
 
 
 def _make_clips(given: argparse.Namespace) -> bool:

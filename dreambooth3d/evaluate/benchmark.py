@@ -1,7 +1,7 @@
 """Score a folder of clips against a folder of subjects; scores of a clip are made once."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from dreambooth3d.artifacts.image import flatten, read_image
 from dreambooth3d.artifacts.jsonfile import read_json, write_json
 from dreambooth3d.artifacts.key import artifact_key, content_hash, publish
 from dreambooth3d.artifacts.settings import versioned_fields
+from dreambooth3d.errors import ArtifactError
 from dreambooth3d.evaluate.benchmark_report import ScoredClip, write_benchmark_report
 from dreambooth3d.evaluate.clip_scoring import ClipNumbers, ClipPictures, Subjects, score_clip
 from dreambooth3d.evaluate.config import BenchmarkConfig
@@ -20,9 +21,13 @@ from dreambooth3d.evaluate.intervals import Interval
 from dreambooth3d.evaluate.subject_ruler import SubjectRuler, build_ruler
 
 # Raised by hand when a number is measured in another way.
-REVISION = 1
+REVISION = 2
 _SHEET_TILE = 128
 _SAY_EVERY_SECONDS = 15.0
+# Frames before which the time that is left would be that of loading models.
+_FIRST_FRAMES = 8
+# Subjects below which a bootstrap knows hardly more than the least and the most.
+_FEW = 5
 # What decides the report alone, not a clip's scores.
 _OF_REPORT = ("resamples", "seed", "judge_url", "lpips_weights", "hub", "judge_model")
 _NUMBERS, _SHEET = "numbers.json", "sheet.png"
@@ -35,11 +40,14 @@ def score_benchmark(
     out: Path,
     *,
     report: Callable[[str], None],
-) -> tuple[list[ScoredClip], dict[str, Interval]]:
+) -> tuple[list[ScoredClip], dict[str, Interval], tuple[str, ...]]:
     """Score every clip and write the report into `out`; what was scored before is taken from there.
 
+    Returns:
+        The scored clips, the means, and the names of clips that cannot be read.
+
     Raises:
-        ArtifactError: a clip or an earlier score cannot be read.
+        ArtifactError: no clip, or an earlier score, can be read.
         RunError: the judge does not answer.
     """
     instruments = find_instruments(config)
@@ -47,23 +55,34 @@ def score_benchmark(
         report(f"evaluate: {each.name} is skipped: {each.reason}")
     desk = _Desk(config, benchmark, instruments, out)
     scored, progress = [], _Progress(len(benchmark.clips), report)
+    unreadable: dict[str, ArtifactError] = {}
     for clip in benchmark.clips:
         name = clip.path.relative_to(clips).as_posix()
         folder = desk.folder_of(clip)
         progress.start(name, is_known=folder.is_dir())
         if not folder.is_dir():
-            desk.score(clip, folder, progress.frame)
+            try:
+                desk.score(clip, folder, progress.frame)
+            except ArtifactError as error:
+                # It costs its own scores, not those of the others.
+                unreadable[name] = error
+                progress.leave_out(error)
+                continue
         numbers = read_numbers(folder)
         progress.finish(numbers.numbers["identity"])
         found = ScoredClip(name=name, subject=clip.subject, numbers=numbers, sheet=folder / _SHEET)
         scored.append(found)
-    notes = _notes(benchmark)
+    if not scored:
+        raise next(iter(unreadable.values()))
+    notes = [*_notes(benchmark), *_doubts(scored)]
+    if unreadable:
+        notes.insert(0, f"not scored, for they cannot be read: {', '.join(unreadable)}")
     for note in notes:
         report(f"evaluate: {note}")
     means = write_benchmark_report(out, config, scored, instruments.skipped, notes)
     report(f"evaluate: identity {means['identity']} over {means['identity'].num_values} subjects")
     report(f"evaluate: {out / 'report.html'}")
-    return scored, means
+    return scored, means, tuple(unreadable)
 
 
 def read_numbers(folder: Path) -> ClipNumbers:
@@ -160,10 +179,16 @@ class _Progress:
         if now - self._said >= _SAY_EVERY_SECONDS:
             self._said = now
             share = self._done - self._known + done / total
+            is_known = self._done > self._known or done >= _FIRST_FRAMES
+            left = f", about {self._left(share, now)} left" if is_known else ""
             self._report(
                 f"evaluate: {self._name} frame {done} of {total}, clip {self._done + 1} of "
-                f"{self._total}, about {self._left(share, now)} left"
+                f"{self._total}{left}"
             )
+
+    def leave_out(self, error: ArtifactError) -> None:
+        self._done += 1
+        self._report(f"evaluate: {self._name} is not scored: {error}")
 
     def finish(self, identity: float) -> None:
         self._done += 1
@@ -196,6 +221,22 @@ def _plain(numbers: ClipNumbers) -> dict[str, Any]:
         "frames": list(numbers.frames),
         "identity": list(numbers.identity),
     }
+
+
+def _doubts(scored: Sequence[ScoredClip]) -> list[str]:
+    """What a reader of the means should know."""
+    notes = []
+    for clip in scored:
+        own = clip.numbers.numbers["identity"]
+        name = max(clip.numbers.wrong, key=clip.numbers.wrong.__getitem__, default=None)
+        if name is not None and clip.numbers.wrong[name] > own:
+            notes.append(
+                f"{clip.name} looks more like {name} ({clip.numbers.wrong[name]:.3f}) than like "
+                f"its subject {clip.subject} ({own:.3f})"
+            )
+    if (count := len({clip.subject for clip in scored})) < _FEW:
+        notes.append(f"the means are over {count} subjects: so few make intervals that say little")
+    return notes
 
 
 def _notes(benchmark: Benchmark) -> list[str]:

@@ -55,7 +55,8 @@ def read_benchmark(subjects: Path, clips: Path) -> Benchmark:
     """
     found = read_benchmark_subjects(subjects)
     if not clips.is_dir():
-        raise InputError(f"--clips must be a folder, got nothing at {clips}; check the path")
+        there = "a file" if clips.exists() else "nothing"
+        raise InputError(f"--clips must be a folder, got {there} at {clips}; check the path")
     paths = sorted((p for p in clips.rglob("*") if _is_clip(p, clips)), key=natural_order)
     if not paths:
         raise InputError(
@@ -121,8 +122,9 @@ def _subject_of(path: Path, root: Path, subjects: Mapping[str, Subject]) -> str 
     for beside in (path.with_name(path.name + ".json"), path.with_suffix(".json")):
         if beside.is_file():
             said = read_json(beside, what="description of a clip").get("subject")
-            if isinstance(said, str) and said in subjects:
-                return said
+            if isinstance(said, str):
+                # A name that is written down is meant, also when it is of no subject here.
+                return said if said in subjects else None
     folders = path.relative_to(root).parts[:-1]
     for name in (*reversed(folders), path.stem):
         if name in subjects:

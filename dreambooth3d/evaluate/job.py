@@ -98,16 +98,19 @@ def run_benchmark(
     out: Path,
     *,
     report: Callable[[str], None] = print,
-) -> tuple[ScoredClip, ...]:
+) -> tuple[tuple[ScoredClip, ...], tuple[str, ...]]:
     """Score clips against the benchmark's subjects; write `report.html`, `report.json`, MLflow.
+
+    Returns:
+        The scored clips, and the names of clips that cannot be read.
 
     Raises:
         InputError: a folder cannot be used, see `read_benchmark`.
-        ArtifactError: a clip cannot be read.
+        ArtifactError: no clip can be read.
     """
     benchmark = read_benchmark(subjects, clips)
     report(f"evaluate: {len(benchmark.clips)} clips, {len(benchmark.subjects)} subjects")
-    scored, means = score_benchmark(config, benchmark, clips, out, report=report)
+    scored, means, unreadable = score_benchmark(config, benchmark, clips, out, report=report)
     with recording(report):
         Tracker(out.parent, EXPERIMENT).record(
             RunRecord(
@@ -117,7 +120,7 @@ def run_benchmark(
                 curves={"identity_of_clip": [c.numbers.numbers["identity"] for c in scored]},
             )
         )
-    return tuple(scored)
+    return tuple(scored), unreadable
 
 
 def _sheet(

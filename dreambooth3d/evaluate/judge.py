@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -124,7 +125,7 @@ class ChatJudge:
                 f"judge must answer, got status {error.code} from {self.url} ({said}); "
                 "check the address, the model's name and the key"
             ) from error
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             raise RunError(
                 f"judge must answer, got nothing from {self.url} ({error}); "
                 "start the server or leave the judge out"

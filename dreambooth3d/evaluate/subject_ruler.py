@@ -76,6 +76,7 @@ class FrameScore:
     Attributes:
         identity: mean of three witnesses, at most 1.
         identity_efficientnet, identity_local: cosines, best view.
+        identity_colours: likeness of colours, 1 for the same.
         colour_distance: Lab units, nearest view.
         cutout: what was found.
         embedding: pooled unit vector of it, (1280,).
@@ -84,6 +85,7 @@ class FrameScore:
     identity: float
     identity_efficientnet: float
     identity_local: float
+    identity_colours: float
     colour_distance: float
     cutout: Cutout
     embedding: NDArray[np.float32]
@@ -94,6 +96,7 @@ class FrameScore:
             "identity": self.identity,
             "identity_efficientnet": self.identity_efficientnet,
             "identity_local": self.identity_local,
+            "identity_colours": self.identity_colours,
             "colour_distance": self.colour_distance,
             "subject_share": self.cutout.share,
         }
@@ -137,7 +140,8 @@ class SubjectRuler:
         return FrameScore(
             identity=float(np.mean(witnesses)),
             identity_efficientnet=float(pooled_V.max()),
-            identity_local=max(local_V),
+            identity_local=witnesses[1],
+            identity_colours=witnesses[2],
             colour_distance=min(apart_V),
             cutout=cutout,
             embedding=np.asarray(ours.pooled_C.numpy(), dtype=np.float32),

@@ -49,7 +49,8 @@ def test_a_report_has_numbers_pictures_and_what_is_missing(
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     said: list[str] = []
-    scored = run_benchmark(CONFIG, *folders, tmp_path / "out", report=said.append)
+    scored, unreadable = run_benchmark(CONFIG, *folders, tmp_path / "out", report=said.append)
+    assert unreadable == ()
     assert [clip.subject for clip in scored] == ["first", "second"]
     data = json.loads((tmp_path / "out" / "report.json").read_text())["data"]
     means = data["means"]
@@ -99,11 +100,32 @@ def test_a_damaged_clip_is_named_and_what_was_scored_is_kept(
     subjects, clips = folders
     whole = (clips / "second.mp4").read_bytes()
     (clips / "second.mp4").write_bytes(whole[:200])
-    with pytest.raises(ArtifactError, match=r"second\.mp4"):
-        score(subjects, clips, tmp_path)
+    said = score(subjects, clips, tmp_path)
+    assert any("second.mp4 is not scored: " in line for line in said)
+    note = "not scored, for they cannot be read: second.mp4"
+    assert note in (tmp_path / "out" / "report.html").read_text()
     (clips / "second.mp4").write_bytes(whole)
     said = score(subjects, clips, tmp_path)
     assert sum("scored before" in line for line in said) == 1
+
+
+def test_without_a_readable_clip_there_is_no_report(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    subjects, clips = folders
+    for clip in clips.iterdir():
+        clip.write_bytes(b"no clip")
+    with pytest.raises(ArtifactError, match=r"first\.mp4"):
+        score(subjects, clips, tmp_path)
+
+
+def test_a_clip_under_a_wrong_name_is_told(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    subjects, clips = folders
+    (clips / "second.mp4").unlink()
+    (clips / "first.mp4").rename(clips / "second.mp4")
+    said = score(subjects, clips, tmp_path)
+    assert any("second.mp4 looks more like first (0." in line for line in said)
+    assert any("the means are over 1 subjects" in line for line in said)
 
 
 def test_streaming_gives_the_same_frames(folders: tuple[Path, Path]) -> None:
