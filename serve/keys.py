@@ -67,15 +67,13 @@ class KeyTable:
         """Make a key and return it with the secret text that a client sends.
 
         Raises:
-            InputError: the owner cannot be a name, a limit is below 1, or no days are given.
+            InputError: the owner cannot be a name, or a limit is below 1.
         """
         if not _OWNER.fullmatch(owner):
             raise InputError(
                 "a key's owner must be 1 to 64 letters, digits, '_', '.' and '-', starting with a "
                 f"letter or digit, got {owner!r}; choose another name"
             )
-        if days is not None and not 0 < days < math.inf:
-            raise InputError(f"days must be above 0, got {days:g}; leave it out for a key for ever")
         for name, value in (("max_live", max_live), ("per_minute", per_minute)):
             if value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}; correct it")
@@ -149,6 +147,10 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     keys = KeyTable(given.database or ServeSettings().absolute().database_url)
     if given.command == "add":
+        if given.days is not None and not 0 < given.days < math.inf:
+            raise InputError(
+                f"--days must be above 0, got {given.days:g}; leave it out for a key for ever"
+            )
         _, text = keys.add(
             given.owner, days=given.days, max_live=given.max_live, per_minute=given.per_minute
         )

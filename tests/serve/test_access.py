@@ -81,7 +81,7 @@ def test_the_command_makes_lists_and_revokes(
     assert "ana revoked" in capsys.readouterr().out
     with pytest.raises(InputError, match="max_live must be at least 1"):
         keys.main([*where, "add", "ana", "--max-live", "0"])
-    with pytest.raises(InputError, match="days must be above 0, got -1"):
+    with pytest.raises(InputError, match="--days must be above 0, got -1"):
         keys.main([*where, "add", "ana", "--days", "-1"])
     with pytest.raises(InputError, match="a key's owner must be"):
         keys.main([*where, "add", ""])
