@@ -75,14 +75,13 @@ class Trainer:
             return
         try:
             error = ray.get(task)
-        except RayTaskError:
+        except RayError as failure:
             _logger.exception("subject %s", training.id)
+            if not isinstance(failure, RayTaskError) or isinstance(failure.cause, RayError):
+                # Worker, node or head is gone. The lease runs out, and whoever claims it then goes
+                # on from the checkpoint; the table counts how often.
+                return
             error = "a training must end, got an unforeseen error; ask the operator"
-        except RayError:
-            # Worker, node or head is gone. The lease runs out, and whoever claims it then goes on
-            # from the checkpoint; the table counts how often.
-            _logger.exception("subject %s: lost its worker", training.id)
-            return
         self._table.finish(training, error=error)
         self._forget_deleted(training)
         _logger.info("subject %s: training ended, %s", training.id, error or "ready")
