@@ -40,7 +40,7 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 serve: setup
-	$(BIN)/serve run serve.app:app
+	RAY_ADDRESS=$${RAY_ADDRESS:-local} $(BIN)/serve run serve.app:app
 
 prove-%: setup
 	$(BIN)/python benchmarks/prove.py $* --seed $(SEED) --rows "$(ROWS)"
