@@ -100,14 +100,12 @@ def serving(runs: Path) -> Iterator[Client]:
     """Run `serve.app:app` under Ray Serve on a free port, over the adapters below `runs`."""
     port = _free_port()
     # As every stage: `serve run` alone joins the Ray that was started last, also a dead one.
-    environment = (
-        {"RAY_ADDRESS": "local"}
-        | dict(os.environ)
-        | {
-            "DREAMBOOTH3D_RUNS": str(runs),
-            "PYTHONPATH": str(ROOT),
-        }
-    )
+    environment = {
+        "RAY_ADDRESS": "local",
+        **os.environ,
+        "DREAMBOOTH3D_RUNS": str(runs),
+        "PYTHONPATH": str(ROOT),
+    }
     config = runs / "serve.yaml"
     config.write_text(_CONFIG.format(port=port), encoding="utf-8")
     command = [str(Path(sys.executable).parent / "serve"), "run", str(config)]

@@ -12,7 +12,6 @@ Jobs and subjects belong to the name, so that a second key of the same name can 
 import argparse
 import hashlib
 import math
-import re
 import secrets
 import sys
 import time
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from sqlalchemy import RowMapping, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from dreambooth3d.artifacts.subject import is_id
 from dreambooth3d.errors import Dreambooth3dError, InputError
 from serve.database import Database
 from serve.settings import ServeSettings
@@ -29,7 +29,6 @@ from serve.tables import KEYS
 
 _PREFIX = "d3d"
 _DAY_S = 86_400.0
-_OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +68,7 @@ class KeyTable:
         Raises:
             InputError: the owner cannot be a name, or a limit is below 1.
         """
-        if not _OWNER.fullmatch(owner):
+        if not is_id(owner):
             raise InputError(
                 "a key's owner must be 1 to 64 letters, digits, '_', '.' and '-', starting with a "
                 f"letter or digit, got {owner!r}; choose another name"

@@ -8,12 +8,12 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from dreambooth3d.artifacts.subject import is_id
 from serve.errors import ApiError
 
 MAX_PROMPT_LETTERS = 4000
 _MAX_SHOWN = 80
 _JOB_ID = re.compile(r"video_[0-9a-f]{32}")
-_SUBJECT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})", re.ASCII)
 _RANGE = re.compile(
     r"bytes=(SPAN(?:, *SPAN){0,9})".replace("SPAN", r"(?:\d{1,18}-\d{0,18}|-\d{1,18})"), re.ASCII
@@ -153,7 +153,7 @@ def is_job_id(value: str) -> bool:
 
 def is_subject_id(value: str) -> bool:
     """Say whether this could be a subject's id; nothing else is looked up."""
-    return _SUBJECT_ID.fullmatch(value) is not None
+    return is_id(value)
 
 
 def check_idempotency_key(value: str | None) -> str | None:

@@ -8,10 +8,9 @@ from typing import Annotated
 from fastapi import Depends, Query, Request
 from fastapi.security import HTTPBearer
 
-from dreambooth3d.artifacts.adapter import find_adapter, load_card
 from dreambooth3d.errors import Dreambooth3dError
 from dreambooth3d.model.backbone import read_card
-from dreambooth3d.personalize.personalize import check_pretrained
+from dreambooth3d.personalize.job import check_start
 from serve import orders, schema
 from serve.access import Access, Caller, Mode
 from serve.errors import ApiError
@@ -21,7 +20,7 @@ from serve.keys import KeyTable
 from serve.results import ResultStore
 from serve.settings import ServeSettings
 from serve.subjects import ServableSubject, SubjectCatalog
-from serve.trainer import training_config
+from serve.trainer import pretrained_of, training_config
 from serve.trainings import TrainingTable, is_uploaded_id
 
 _logger = logging.getLogger(__name__)
@@ -77,11 +76,7 @@ def open_services(
 def _training_problem(settings: ServeSettings) -> str:
     """Find out before photos are taken whether the 3Dapter is one of the served backbone."""
     try:
-        check_pretrained(
-            training_config(settings),
-            load_card(find_adapter(settings.pretrained)) if settings.pretrained else None,
-            read_card(settings.backbone),
-        )
+        check_start(training_config(settings), pretrained_of(settings))
     except Dreambooth3dError as error:
         _logger.warning("uploaded photos are refused: %s", error)
         return (

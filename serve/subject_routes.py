@@ -85,11 +85,13 @@ def list_subjects(
 def get_subject(subject_id: str, given: Given, by: By) -> replies.SubjectReply:
     """Describe one subject."""
     training = _own_training(given, by, subject_id)
-    found = given.subjects.get(subject_id) if training is not None else None
-    if training is not None and found is None:
+    if training is None:
+        found = find_subject(given, by, subject_id, param="subject_id")
+        return _describe_subject(given, found, None)
+    made = given.subjects.get(subject_id)
+    if made is None:
         return replies.training_reply(training)
-    found = find_subject(given, by, subject_id, param="subject_id")
-    return _describe_subject(given, found, training)
+    return _describe_subject(given, made, training)
 
 
 @subjects.delete("/v1/subjects/{subject_id}", responses=openapi.refusals(404, 409))

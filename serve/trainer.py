@@ -4,6 +4,7 @@ import logging
 import re
 import shutil
 import threading
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -110,6 +111,11 @@ def training_config(settings: ServeSettings) -> PersonalizeConfig:
     )
 
 
+def pretrained_of(settings: ServeSettings) -> Path | None:
+    """The 3Dapter they start from; None without references."""
+    return find_adapter(settings.pretrained) if settings.pretrained else None
+
+
 def personalize(settings: ServeSettings, training: Training) -> str | None:
     """Train one subject as `personalize_batch` does; return why it failed, None when it did not."""
     photos = settings.uploads_root / training.id
@@ -124,7 +130,7 @@ def personalize(settings: ServeSettings, training: Training) -> str | None:
         _, (outcome,) = job.run(
             training_config(settings),
             [subject],
-            find_adapter(settings.pretrained) if settings.pretrained else None,
+            pretrained_of(settings),
             settings.uploaded_root / training.id / STAGE,
             report=report,
         )

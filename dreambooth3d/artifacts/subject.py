@@ -91,9 +91,14 @@ class Subject:
             parse_prompt(prompt, class_noun=self.class_noun, trigger=self.trigger)
 
 
+def is_id(value: str) -> bool:
+    """Whether `value` can name a folder, and so a subject."""
+    return _ID_FORM.fullmatch(value) is not None
+
+
 def check_id(value: str) -> None:
     """Raise an `InputError` unless `value` can name a folder."""
-    if not _ID_FORM.fullmatch(value):
+    if not is_id(value):
         raise InputError(
             "subject must be 1 to 64 letters, digits, '_', '.' and '-', starting with a letter or "
             f"digit (it names a folder), got {value!r}; rename it"

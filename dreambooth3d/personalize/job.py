@@ -32,12 +32,12 @@ from dreambooth3d.personalize.keys import (
     saved_step,
 )
 from dreambooth3d.personalize.orders import Order
-from dreambooth3d.personalize.outcome import Outcome, describe, failed, stopped
+from dreambooth3d.personalize.outcome import Outcome, describe, failed
 from dreambooth3d.personalize.personalize import check_pretrained, resolve
 from dreambooth3d.personalize.progress import Board
 from dreambooth3d.personalize.schedule import Schedule, Turn
 from dreambooth3d.personalize.tracking import BatchRecord
-from dreambooth3d.personalize.warm_worker import THREADS, kept
+from dreambooth3d.personalize.warm_worker import THREADS, kept, left_off
 from dreambooth3d.personalize.wording import training_prompts
 from dreambooth3d.runtime.fanout import Fanout
 from dreambooth3d.runtime.relay import relayed
@@ -112,9 +112,7 @@ def run(
             is_stopped = _fan_out(config, missing, outcomes, record, report)
     for order in missing:
         if order.subject.id not in outcomes:
-            outcomes[order.subject.id] = stopped(
-                order.config, order.subject, order.key, steps=saved_step(order.out, order.key)
-            )
+            outcomes[order.subject.id] = left_off(order)
     ordered = tuple(outcomes[subject.id] for subject in subjects)
     manifest = publish_batch(config, list(orders.values()), ordered, out, left_out)
     record.finish()
@@ -124,11 +122,20 @@ def run(
     return manifest, ordered
 
 
-def _check(config: PersonalizeConfig, subjects: Sequence[Subject], pretrained: Path | None) -> None:
-    """Refuse what every worker would find wrong, before any is started."""
+def check_start(config: PersonalizeConfig, pretrained: Path | None) -> None:
+    """Refuse a 3Dapter, a folder or none, that the backbone and the settings cannot start from.
+
+    Raises:
+        Dreambooth3dError: names what does not fit.
+    """
     check_pretrained(
         config, None if pretrained is None else load_card(pretrained), read_card(config.backbone)
     )
+
+
+def _check(config: PersonalizeConfig, subjects: Sequence[Subject], pretrained: Path | None) -> None:
+    """Refuse what every worker would find wrong, before any is started."""
+    check_start(config, pretrained)
     tokenizer = load_tokenizer(resolve_backbone(config.backbone, has_weights=False))
     for subject in subjects:
         training_prompts(config, subject, tokenizer)
@@ -302,9 +309,9 @@ class _Batch:
             reason = "its process was killed"
         except RayError as error:
             reason = last_line(error)
-        saved = saved_step(order.out, order.key)
         if is_stopping:
-            return stopped(order.config, order.subject, order.key, steps=saved)
+            return left_off(order)
+        saved = saved_step(order.out, order.key)
         again = self._schedule.again(turn, saved_step=saved, now=self._now())
         if again is None:
             return failed(

@@ -56,11 +56,16 @@ def work(order: Mapping[str, Any], tell: Callable[[dict[str, Any]], None]) -> di
         try:
             outcome = _train_or_keep(given, tell)
         except StoppedError:
-            saved = saved_step(given.out, given.key)
-            outcome = stopped(given.config, given.subject, given.key, steps=saved)
+            outcome = left_off(given)
         except Dreambooth3dError as error:
             outcome = failed(given.config, given.subject, given.key, str(error))
     return asdict(outcome)
+
+
+def left_off(order: Order) -> Outcome:
+    """Describe a training that was stopped with its batch, by what is saved of it."""
+    saved = saved_step(order.out, order.key)
+    return stopped(order.config, order.subject, order.key, steps=saved)
 
 
 def kept(order: Order) -> Outcome:
