@@ -23,7 +23,7 @@ from dreambooth3d.artifacts.subject import Subject
 from dreambooth3d.evaluate.chamfer import chamfer
 from dreambooth3d.evaluate.foreground import cut_by_masks
 from dreambooth3d.evaluate.probe import Probe, load_probe, subject_masks
-from dreambooth3d.evaluate.reconstruct import Cloud, VisualHull
+from dreambooth3d.evaluate.visual_hull import Cloud, VisualHull
 from dreambooth3d.model.backbone import Backbone, load_backbone
 from dreambooth3d.model.codec import to_frames
 from dreambooth3d.model.lora import LoraAdapter

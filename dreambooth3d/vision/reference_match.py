@@ -118,11 +118,28 @@ def learn_look(references: Sequence[Cutout]) -> Look:
     return Look(places_NC=apart(torch.cat(found)), colours=_log_density(np.concatenate(colours)))
 
 
-@one_thread()
-@torch.no_grad()
 def find_subject(frame_HWC: Pixels, look: Look) -> Cutout:
     """Cut out of a frame what is most like the references."""
-    square = _near_square(frame_HWC, _far_box(frame_HWC, look))
+    square, mask_HW, _ = _found(frame_HWC, look)
+    found = cut_square(square.pixels_HWC, mask_HW)
+    share = float(mask_HW.sum()) / (frame_HWC.shape[0] * frame_HWC.shape[1])
+    return Cutout(pixels_HWC=found.pixels_HWC, mask_HW=found.mask_HW, share=share)
+
+
+def mask_subject(frame_HWC: Pixels, look: Look) -> Mask:
+    """Say where in a frame is what is most like the references, (H, W)."""
+    square, mask_HW, (top, left) = _found(frame_HWC, look)
+    whole_HW = np.zeros(frame_HWC.shape[:2], dtype=np.bool_)
+    rows, columns = np.nonzero(mask_HW & square.mask_HW)
+    whole_HW[rows + top, columns + left] = True
+    return whole_HW
+
+
+@one_thread()
+@torch.no_grad()
+def _found(frame_HWC: Pixels, look: Look) -> tuple[Cutout, Mask, tuple[int, int]]:
+    """Return a square around the subject, the subject in it, and the square's top and left."""
+    square, corner = _near_square(frame_HWC, _far_box(frame_HWC, look))
     near = resized(square.pixels_HWC, _NEAR_SIDE, _NEAR_SIDE)
     similar_HW = similarity(near, look)
     is_frame_HW = _shrunk(square.mask_HW, *similar_HW.shape)
@@ -132,10 +149,7 @@ def find_subject(frame_HWC: Pixels, look: Look) -> Cutout:
     is_outside_HW = ~_shrunk(square.mask_HW, half, half)
     small_HW = _outlined(resized(near, half, half), prior_HW, is_outside_HW, look)
     side = len(square.mask_HW)
-    mask_HW = resized(small_HW.astype(np.uint8), side, side) > 0
-    found = cut_square(square.pixels_HWC, mask_HW)
-    share = float(mask_HW.sum()) / (frame_HWC.shape[0] * frame_HWC.shape[1])
-    return Cutout(pixels_HWC=found.pixels_HWC, mask_HW=found.mask_HW, share=share)
+    return square, resized(small_HW.astype(np.uint8), side, side) > 0, corner
 
 
 def similarity(pixels_HWC: Pixels, look: Look) -> Map:
@@ -198,8 +212,10 @@ def _far_box(frame_HWC: Pixels, look: Look) -> tuple[float, float, float, float]
     return bounds[0], bounds[1], bounds[2], bounds[3]
 
 
-def _near_square(frame_HWC: Pixels, box: tuple[float, float, float, float]) -> Cutout:
-    """Cut a square around a box; its mask says where there is a frame."""
+def _near_square(
+    frame_HWC: Pixels, box: tuple[float, float, float, float]
+) -> tuple[Cutout, tuple[int, int]]:
+    """Cut a square around a box; its mask says where there is a frame. And its top and left."""
     height, width = frame_HWC.shape[:2]
     top, bottom, left, right = box
     side = round(max(bottom - top, right - left, _LEAST_BOX) * _SURROUNDINGS)
@@ -213,7 +229,8 @@ def _near_square(frame_HWC: Pixels, box: tuple[float, float, float, float]) -> C
         slice(columns.start - start, columns.start - start + part.shape[1]),
     )
     pixels[place], mask[place] = part, True
-    return Cutout(pixels_HWC=pixels, mask_HW=mask, share=side * side / (height * width))
+    cutout = Cutout(pixels_HWC=pixels, mask_HW=mask, share=side * side / (height * width))
+    return cutout, (first, start)
 
 
 def _prior(similar_HW: Map, size: tuple[int, int], base: float, best: int) -> Pixels:

@@ -58,7 +58,7 @@ def test_a_report_has_numbers_pictures_and_what_is_missing(
     assert means["identity"]["mean"] > means["identity_wrong_subjects"]["mean"]
     assert means["identity"]["num_values"] == 2
     skipped = {each["name"] for each in data["skipped"]}
-    assert {"clip_i", "dino_i", "judge", "chamfer_vggt", "vbench_imaging_quality"} <= skipped
+    assert {"clip_i", "dino_i", "judge", "chamfer", "vbench_imaging_quality"} <= skipped
     assert not skipped & set(means)
     folder = next(iter((tmp_path / "out" / "scores").iterdir()))
     # A label and three references.

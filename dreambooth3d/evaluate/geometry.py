@@ -1,0 +1,202 @@
+"""Has the object in a clip the shape of the true one? Chamfer numbers of the benchmark.
+
+The cloud of a clip's object is laid on the subject's, whose cloud is the first there is of
+
+1. ``cloud.ply`` in the subject's folder: a scan, as points or as a mesh;
+2. what the same reconstructor makes of the captures in ``images/``.
+
+Clouds are kept by content beside the scores, as PLY files, and so is why there is none.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dreambooth3d.artifacts.clip import count_frames, stream_clip
+from dreambooth3d.artifacts.image import flatten, read_image
+from dreambooth3d.artifacts.jsonfile import read_json, write_json
+from dreambooth3d.artifacts.key import artifact_key, content_hash, publish
+from dreambooth3d.artifacts.subject import Subject
+from dreambooth3d.errors import ArtifactError, ConfigError, InputError
+from dreambooth3d.evaluate.chamfer import aligned_chamfer
+from dreambooth3d.evaluate.clip_scoring import spread
+from dreambooth3d.evaluate.point_file import read_points, write_points
+from dreambooth3d.evaluate.reconstruct import Reconstructor
+from dreambooth3d.evaluate.skipping import Skipped
+from dreambooth3d.evaluate.visual_hull import VisualHull
+from dreambooth3d.scenes import Camera
+from dreambooth3d.vision.backdrop import cut_from_backdrop, has_plain_backdrop
+from dreambooth3d.vision.reference_match import Look, mask_subject, resized
+
+Cloud = NDArray[np.float64]
+Pixels = NDArray[np.uint8]
+
+SCAN = "cloud.ply"
+# Raised by hand when a cloud is made in another way.
+_REVISION = 1
+_LONG_SIDE = 1280
+# Of a pixel that a soft outline goes through.
+_COVERED = 0.5
+# Of a turntable's masks: one in five may be wrong.
+_AGREEING = 0.8
+_CLOUD, _REFUSED = "cloud.ply", "refused.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turntable:
+    """How a clip goes around its object, which stands still in the middle.
+
+    Attributes:
+        first_deg, turn_deg: azimuth of the first frame, and from it to the last.
+        elevation_deg: of every frame.
+    """
+
+    first_deg: float = 0.0
+    turn_deg: float = 360.0
+    elevation_deg: float = 0.0
+
+    def cameras(self, places: Sequence[int], num_frames: int) -> tuple[Camera, ...]:
+        """Cameras of some frames."""
+        step = self.turn_deg / max(num_frames - 1, 1)
+        return tuple(
+            Camera(
+                azimuth_deg=(self.first_deg + step * place) % 360, elevation_deg=self.elevation_deg
+            )
+            for place in places
+        )
+
+
+class Geometer:
+    """Measures clips against subjects, with one kind of reconstructor.
+
+    Args:
+        kind: of the numbers' names.
+        reconstructor: None for `visual_hull`, which is made for every clip.
+        num_frames: of a clip, evenly spaced; 0 takes all.
+        home: folder in which clouds are kept.
+    """
+
+    def __init__(
+        self, kind: str, reconstructor: Reconstructor | None, *, num_frames: int, home: Path
+    ) -> None:
+        self.kind, self._reconstructor = kind, reconstructor
+        self._num_frames, self._home = num_frames, home
+
+    def measure(self, clip: Path, subject: Subject, look: Look) -> dict[str, float] | Skipped:
+        """Chamfer numbers of a clip, or why there are none.
+
+        Args:
+            clip: of the object.
+            subject: the true one.
+            look: by which it is found in frames.
+
+        Raises:
+            ArtifactError: the clip or the scan cannot be read.
+        """
+        truth = self.true_cloud(subject, look)
+        made = truth if isinstance(truth, str) else self.clip_cloud(clip, subject, look)
+        if isinstance(truth, str) or isinstance(made, str):
+            return Skipped(name=f"chamfer_{self.kind}", reason=str(made))
+        found = aligned_chamfer(made, truth)
+        return {
+            f"chamfer_accuracy_{self.kind}": found.accuracy,
+            f"chamfer_completeness_{self.kind}": found.completeness,
+            f"chamfer_distance_{self.kind}": found.distance,
+        }
+
+    def clip_cloud(self, clip: Path, subject: Subject, look: Look) -> Cloud | str:
+        """The cloud of a clip's object, or why there is none."""
+        total = count_frames(clip)
+        places = spread(total, self._num_frames)
+        reconstructor = self._reconstructor or _hull(clip, places, total)
+        if reconstructor is None:
+            return 'no {"turntable": {}} in the JSON file beside the clip tells how it turns'
+        folder = self._folder(reconstructor, [clip], subject)
+        if not folder.is_dir():
+            chosen = set(places)
+            frames = (f for i, f in enumerate(stream_clip(clip)) if i in chosen)
+            _publish(folder, reconstructor, frames, look)
+        return _kept(folder)
+
+    def true_cloud(self, subject: Subject, look: Look) -> Cloud | str:
+        """The cloud of the subject itself, or why there is none."""
+        scan = subject.references[0].parent.parent / SCAN
+        if scan.is_file():
+            return read_points(scan)
+        if self._reconstructor is None or subject.images == subject.references:
+            return f"{subject.id} has neither {SCAN} nor captures in images/ to make one of"
+        folder = self._folder(self._reconstructor, subject.images, subject)
+        if not folder.is_dir():
+            frames = (np.asarray(flatten(read_image(path))) for path in subject.images)
+            _publish(folder, self._reconstructor, frames, look)
+        found = _kept(folder)
+        return f"captures of {subject.id}: {found}" if isinstance(found, str) else found
+
+    def _folder(
+        self, reconstructor: Reconstructor, pictures: Sequence[Path], subject: Subject
+    ) -> Path:
+        versioned = {"by": reconstructor.name, "frames": self._num_frames}
+        hashes = [content_hash(path) for path in (*pictures, *subject.references)]
+        return self._home / artifact_key("cloud", _REVISION, versioned, hashes)
+
+
+def outline(frame_HWC: Pixels, look: Look) -> NDArray[np.bool_]:
+    """Where the object is, (H, W): all that stands before one plain colour, else what is found."""
+    picture = Image.fromarray(frame_HWC)
+    if has_plain_backdrop(picture):
+        return np.asarray(cut_from_backdrop(picture) > _COVERED, dtype=np.bool_)
+    return mask_subject(frame_HWC, look)
+
+
+def _publish(
+    folder: Path, reconstructor: Reconstructor, frames: Iterable[Pixels], look: Look
+) -> None:
+    """Keep a cloud, or why there is none: to try again would take as long, and end alike."""
+    small = [_small(frame) for frame in frames]
+    with publish(folder) as aside:
+        try:
+            masks = [outline(frame, look) for frame in small]
+            write_points(aside / _CLOUD, reconstructor(small, masks))
+        except InputError as refused:
+            write_json(aside / _REFUSED, {"why": str(refused)})
+
+
+def _kept(folder: Path) -> Cloud | str:
+    refused = folder / _REFUSED
+    if refused.is_file():
+        return str(read_json(refused, what="reason without a cloud")["why"])
+    return read_points(folder / _CLOUD)
+
+
+def _small(frame_HWC: Pixels) -> Pixels:
+    """At most `_LONG_SIDE` pixels wide and high."""
+    scale = _LONG_SIDE / max(frame_HWC.shape)
+    if scale >= 1:
+        return frame_HWC
+    return resized(frame_HWC, *(round(side * scale) for side in frame_HWC.shape[:2]))
+
+
+def _hull(clip: Path, places: Sequence[int], num_frames: int) -> VisualHull | None:
+    """What a turntable's outlines make, if the clip says that it is one.
+
+    Raises:
+        ArtifactError: what it says is none.
+    """
+    beside = clip.with_name(clip.name + ".json")
+    said = read_json(beside, what="description of a clip") if beside.is_file() else {}
+    if "turntable" not in said:
+        return None
+    table = said["turntable"]
+    try:
+        turntable = Turntable(**cast(dict[str, Any], table))
+        return VisualHull(cameras=turntable.cameras(places, num_frames), agreeing=_AGREEING)
+    except (TypeError, ConfigError) as error:
+        raise ArtifactError(
+            f"turntable must be numbers named first_deg, turn_deg and elevation_deg, got {table!r} "
+            f"in {beside} ({error}); correct it"
+        ) from error
