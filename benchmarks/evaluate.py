@@ -2,13 +2,15 @@
 
 In sample: the three published clips were looked at while the ruler was made. Its way to cut out a
 subject was chosen by eye on them and that colours have a tolerance by their order; no weight was
-fitted, and the bars of the rows on order were set when these clips had been measured. The photos
+fitted, and the bars of the rows on order
+and on the clips' shapes were set when these clips had been measured. The photos
 and the other subjects' views were not looked at.
 """
 
 from benchmarks import evaluate_clips as clips
 from benchmarks import evaluate_numerics as numerics
 from benchmarks import evaluate_photos as photos
+from benchmarks import evaluate_shapes as shapes
 from benchmarks.ablation import chamfer_order
 from benchmarks.rows import Row
 
@@ -19,6 +21,7 @@ ROWS: tuple[Row, ...] = (
     Row(name="chamfer_invariance", measure=numerics.chamfer_invariance, rule="<=", bar=0.02),
     Row(name="chamfer_offset_error", measure=numerics.chamfer_offset, rule="<=", bar=0.02),
     Row(name="hull_tells_subjects", measure=numerics.hull_tells_subjects, rule=">=", bar=0.95),
+    Row(name="clip_shapes_apart", measure=shapes.shapes_apart, rule=">=", bar=0.02),
     Row(name="own_view_above_others", measure=photos.view_pairs, rule=">=", bar=0.95),
     Row(name="own_photo_above_others", measure=photos.photo_pairs, rule=">=", bar=0.95),
     Row(name="speed_seconds", measure=lambda _: clips.cost().seconds, rule="<=", bar=60),

@@ -25,7 +25,11 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff;
        max-width: 68rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.7rem; margin: 0 0 .5rem } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem }
 p { max-width: 46rem }
-.wide { overflow-x: auto }
+.wide { overflow-x: auto; background:
+  linear-gradient(to right, #fff 2rem, transparent) left / 3rem 100% no-repeat local,
+  linear-gradient(to left, #fff 2rem, transparent) right / 3rem 100% no-repeat local,
+  linear-gradient(to right, #0002, transparent) left / .8rem 100% no-repeat scroll,
+  linear-gradient(to left, #0002, transparent) right / .8rem 100% no-repeat scroll }
 table { border-collapse: collapse } th, td { padding: .35rem .7rem; border-bottom: 1px solid #ddd }
 th { text-align: left; border-bottom: 2px solid #888 }
 td { vertical-align: middle; text-align: left }

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from dreambooth3d.evaluate.benchmark_report import ScoredClip, write_benchmark_r
 from dreambooth3d.evaluate.clip_scoring import ClipNumbers, ClipPictures, Subjects, score_clip
 from dreambooth3d.evaluate.config import BenchmarkConfig
 from dreambooth3d.evaluate.custombench import Benchmark, BenchmarkClip
-from dreambooth3d.evaluate.geometry import Geometer
+from dreambooth3d.evaluate.geometry import Geometer, Shape
 from dreambooth3d.evaluate.instruments import Instruments, find_instruments
 from dreambooth3d.evaluate.intervals import Interval
 from dreambooth3d.evaluate.reconstruct import HULL
@@ -59,7 +59,7 @@ def score_benchmark(
     instruments = find_instruments(config)
     for each in instruments.skipped:
         report(f"evaluate: {each.name} is skipped: {each.reason}")
-    desk = _Desk(config, benchmark, instruments, out)
+    desk = _Desk(config, benchmark, instruments, out, report)
     scored, progress = [], _Progress(len(benchmark.clips), report)
     notes: list[str] = []
     unreadable: dict[str, ArtifactError] = {}
@@ -75,10 +75,14 @@ def score_benchmark(
                 unreadable[name] = error
                 progress.leave_out(error)
                 continue
-        numbers = desk.with_shape(clip, read_numbers(folder), notes, name)
-        progress.finish(numbers.numbers["identity"])
-        found = ScoredClip(name=name, subject=clip.subject, numbers=numbers, sheet=folder / _SHEET)
-        scored.append(found)
+        found = ScoredClip(
+            name=name, subject=clip.subject, numbers=read_numbers(folder), sheet=folder / _SHEET
+        )
+        shape = desk.shape(clip)
+        if isinstance(shape, Skipped):
+            notes.append(f"{name} has no {shape.name}: {shape.reason}")
+        scored.append(found.with_shape(shape) if isinstance(shape, Shape) else found)
+        progress.finish(found.numbers.numbers["identity"])
     if not scored:
         raise next(iter(unreadable.values()))
     notes += [*_notes(benchmark), *_doubts(scored)]
@@ -87,7 +91,9 @@ def score_benchmark(
     for note in notes:
         report(f"evaluate: {note}")
     means = write_benchmark_report(out, config, scored, instruments.skipped, notes)
-    report(f"evaluate: identity {means['identity']} over {means['identity'].num_values} subjects")
+    count = means["identity"].num_values
+    over = "1 subject" if count == 1 else f"{count} subjects"
+    report(f"evaluate: identity {means['identity']} over {over}")
     report(f"evaluate: {out / 'report.html'}")
     return scored, means, tuple(unreadable)
 
@@ -112,13 +118,18 @@ class _Desk:
     """Rulers of the subjects, made when they are needed, and the folders of scores."""
 
     def __init__(
-        self, config: BenchmarkConfig, benchmark: Benchmark, instruments: Instruments, out: Path
+        self,
+        config: BenchmarkConfig,
+        benchmark: Benchmark,
+        instruments: Instruments,
+        out: Path,
+        report: Callable[[str], None],
     ) -> None:
         self._config, self._benchmark, self._instruments = config, benchmark, instruments
         self._scores = out / "scores"
         self._rulers: dict[str, SubjectRuler] = {}
         self._hashes: dict[str, list[str]] = {}
-        self._geometer = _find_geometer(config, instruments, out)
+        self._geometer = _find_geometer(config, instruments, out, report)
 
     def folder_of(self, clip: BenchmarkClip) -> Path:
         """Where scores are: named after all that decides them."""
@@ -149,18 +160,12 @@ class _Desk:
             rows = [("references", [flatten(view) for view in references]), *_rows(pictures)]
             save_contact_sheet(aside / _SHEET, rows, tile=_SHEET_TILE)
 
-    def with_shape(
-        self, clip: BenchmarkClip, numbers: ClipNumbers, notes: list[str], name: str
-    ) -> ClipNumbers:
-        """Add the Chamfer numbers that were asked for; a note says why there are none."""
+    def shape(self, clip: BenchmarkClip) -> Shape | Skipped | None:
+        """Measure its shape, where that was asked for and is possible."""
         if self._geometer is None:
-            return numbers
+            return None
         subject = self._benchmark.subjects[clip.subject]
-        found = self._geometer.measure(clip.path, subject, self._ruler(clip.subject).look)
-        if isinstance(found, Skipped):
-            notes.append(f"{name} has no {found.name}: {found.reason}")
-            return numbers
-        return replace(numbers, numbers={**numbers.numbers, **found})
+        return self._geometer.measure(clip.path, subject, self._ruler(clip.subject).look)
 
     def _wrong(self, subject: str) -> list[str]:
         """The next subjects in order, from the start again after the last."""
@@ -182,7 +187,9 @@ class _Desk:
         return self._hashes[subject]
 
 
-def _find_geometer(config: BenchmarkConfig, instruments: Instruments, out: Path) -> Geometer | None:
+def _find_geometer(
+    config: BenchmarkConfig, instruments: Instruments, out: Path, report: Callable[[str], None]
+) -> Geometer | None:
     """Return what measures shapes, where that was asked for and is here."""
     if not config.reconstructor or (
         instruments.reconstructor is None and config.reconstructor != HULL
@@ -193,6 +200,7 @@ def _find_geometer(config: BenchmarkConfig, instruments: Instruments, out: Path)
         instruments.reconstructor,
         num_frames=config.geometry_frames,
         home=out / "clouds",
+        report=report,
     )
 
 
@@ -270,7 +278,8 @@ def _doubts(scored: Sequence[ScoredClip]) -> list[str]:
                 f"its subject {clip.subject} ({own:.3f})"
             )
     if (count := len({clip.subject for clip in scored})) < _FEW:
-        notes.append(f"the means are over {count} subjects: so few make intervals that say little")
+        subjects = "1 subject" if count == 1 else f"{count} subjects"
+        notes.append(f"the means are over {subjects}: so few make intervals that say little")
     return notes
 
 

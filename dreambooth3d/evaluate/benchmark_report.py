@@ -1,7 +1,7 @@
 """The benchmark as a page: our table beside the published one, subjects, clips, best and worst."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from dreambooth3d.artifacts.jsonfile import JsonValue
 from dreambooth3d.artifacts.report import Figure, Table, write_report
 from dreambooth3d.evaluate.clip_scoring import ClipNumbers
 from dreambooth3d.evaluate.config import BenchmarkConfig
+from dreambooth3d.evaluate.geometry import Shape
 from dreambooth3d.evaluate.intervals import Interval, bootstrap
 from dreambooth3d.evaluate.skipping import Skipped
 
@@ -47,12 +48,19 @@ class ScoredClip:
         subject: its id.
         numbers: what it scores.
         sheet: picture of references, frames and cutouts.
+        cloud: picture of its shape on the true one, where it was measured.
     """
 
     name: str
     subject: str
     numbers: ClipNumbers
     sheet: Path
+    cloud: Path | None = None
+
+    def with_shape(self, shape: Shape) -> "ScoredClip":
+        """Add the numbers of a shape, and its picture."""
+        numbers = {**self.numbers.numbers, **shape.numbers()}
+        return replace(self, numbers=replace(self.numbers, numbers=numbers), cloud=shape.picture)
 
 
 def write_benchmark_report(
@@ -180,14 +188,20 @@ def _cases(clips: Sequence[ScoredClip]) -> tuple[Figure, ...]:
     """The best and the worst clips; all of them where there are few."""
     ranked = sorted(clips, key=lambda clip: -clip.numbers.numbers[_MAIN])
     shown = ranked if len(ranked) <= 2 * _CASES else [*ranked[:_CASES], *ranked[-_CASES:]]
-    return tuple(
+    sheets = [
         Figure(
             caption=f"{clip.name}: {_MAIN} {clip.numbers.numbers[_MAIN]:.3f}, place "
             f"{ranked.index(clip) + 1} of {len(ranked)}. References, frames, what was found.",
             content=clip.sheet,
         )
         for clip in shown
-    )
+    ]
+    clouds = [
+        Figure(caption=f"{clip.name}: its shape in blue, the true one in grey", content=clip.cloud)
+        for clip in shown
+        if clip.cloud is not None
+    ]
+    return (*sheets, *clouds)
 
 
 def _bounds(interval: Interval) -> tuple[float | None, float | None]:

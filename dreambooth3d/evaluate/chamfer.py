@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from dreambooth3d.evaluate.alignment import align, unit_frame
+from dreambooth3d.evaluate.alignment import Similarity, align, unit_frame
 
 Cloud = NDArray[np.float64]
 
@@ -52,7 +52,11 @@ def aligned_chamfer(predicted_N3: Cloud, true_M3: Cloud) -> Chamfer:
     The prediction is laid on the truth; the unit is the geometric mean of both clouds' radii (root
     mean square, about the centre) then, so that exchanging them exchanges the two distances only.
     """
-    move = align(predicted_N3, true_M3)
+    return chamfer_after(align(predicted_N3, true_M3), predicted_N3, true_M3)
+
+
+def chamfer_after(move: Similarity, predicted_N3: Cloud, true_M3: Cloud) -> Chamfer:
+    """The same by an alignment that is known."""
     found = chamfer(move(predicted_N3), true_M3)
     radius = 1 / unit_frame(true_M3).scale
     moved_radius = move.scale / unit_frame(predicted_N3).scale

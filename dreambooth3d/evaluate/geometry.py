@@ -8,7 +8,7 @@ The cloud of a clip's object is laid on the subject's, whose cloud is the first 
 Clouds are kept by content beside the scores, as PLY files, and so is why there is none.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -23,8 +23,10 @@ from dreambooth3d.artifacts.jsonfile import read_json, write_json
 from dreambooth3d.artifacts.key import artifact_key, content_hash, publish
 from dreambooth3d.artifacts.subject import Subject
 from dreambooth3d.errors import ArtifactError, ConfigError, InputError
-from dreambooth3d.evaluate.chamfer import aligned_chamfer
+from dreambooth3d.evaluate.alignment import align
+from dreambooth3d.evaluate.chamfer import Chamfer, chamfer_after
 from dreambooth3d.evaluate.clip_scoring import spread
+from dreambooth3d.evaluate.cloud_picture import draw_clouds
 from dreambooth3d.evaluate.point_file import read_points, write_points
 from dreambooth3d.evaluate.reconstruct import Reconstructor
 from dreambooth3d.evaluate.skipping import Skipped
@@ -71,6 +73,29 @@ class Turntable:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """How near a clip's object is to the true one.
+
+    Attributes:
+        chamfer: in radii of the clouds.
+        kind: of the reconstructor.
+        picture: of both clouds.
+    """
+
+    chamfer: Chamfer
+    kind: str
+    picture: Path
+
+    def numbers(self) -> dict[str, float]:
+        """Return what is reported."""
+        return {
+            f"chamfer_accuracy_{self.kind}": self.chamfer.accuracy,
+            f"chamfer_completeness_{self.kind}": self.chamfer.completeness,
+            f"chamfer_distance_{self.kind}": self.chamfer.distance,
+        }
+
+
 class Geometer:
     """Measures clips against subjects, with one kind of reconstructor.
 
@@ -79,16 +104,23 @@ class Geometer:
         reconstructor: None for `visual_hull`, which is made for every clip.
         num_frames: of a clip, evenly spaced; 0 takes all.
         home: folder in which clouds are kept.
+        report: told when a cloud is made, which takes a minute.
     """
 
     def __init__(
-        self, kind: str, reconstructor: Reconstructor | None, *, num_frames: int, home: Path
+        self,
+        kind: str,
+        reconstructor: Reconstructor | None,
+        *,
+        num_frames: int,
+        home: Path,
+        report: Callable[[str], None],
     ) -> None:
         self.kind, self._reconstructor = kind, reconstructor
-        self._num_frames, self._home = num_frames, home
+        self._num_frames, self._home, self._report = num_frames, home, report
 
-    def measure(self, clip: Path, subject: Subject, look: Look) -> dict[str, float] | Skipped:
-        """Chamfer numbers of a clip, or why there are none.
+    def measure(self, clip: Path, subject: Subject, look: Look) -> Shape | Skipped:
+        """The shape in a clip, or why there is none.
 
         Args:
             clip: of the object.
@@ -102,12 +134,10 @@ class Geometer:
         made = truth if isinstance(truth, str) else self.clip_cloud(clip, subject, look)
         if isinstance(truth, str) or isinstance(made, str):
             return Skipped(name=f"chamfer_{self.kind}", reason=str(made))
-        found = aligned_chamfer(made, truth)
-        return {
-            f"chamfer_accuracy_{self.kind}": found.accuracy,
-            f"chamfer_completeness_{self.kind}": found.completeness,
-            f"chamfer_distance_{self.kind}": found.distance,
-        }
+        move = align(made, truth)
+        picture = self._home / "pictures" / f"{content_hash(clip)[:16]}-{subject.id}.png"
+        draw_clouds(picture, move(made), truth)
+        return Shape(chamfer=chamfer_after(move, made, truth), kind=self.kind, picture=picture)
 
     def clip_cloud(self, clip: Path, subject: Subject, look: Look) -> Cloud | str:
         """The cloud of a clip's object, or why there is none."""
@@ -120,6 +150,7 @@ class Geometer:
         if not folder.is_dir():
             chosen = set(places)
             frames = (f for i, f in enumerate(stream_clip(clip)) if i in chosen)
+            self._report(f"evaluate: shape of {clip.name} from {len(places)} frames ...")
             _publish(folder, reconstructor, frames, look)
         return _kept(folder)
 
@@ -133,6 +164,8 @@ class Geometer:
         folder = self._folder(self._reconstructor, subject.images, subject)
         if not folder.is_dir():
             frames = (np.asarray(flatten(read_image(path))) for path in subject.images)
+            count = len(subject.images)
+            self._report(f"evaluate: shape of {subject.id} from {count} captures ...")
             _publish(folder, self._reconstructor, frames, look)
         found = _kept(folder)
         return f"captures of {subject.id}: {found}" if isinstance(found, str) else found

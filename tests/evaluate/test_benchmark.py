@@ -125,7 +125,7 @@ def test_a_clip_under_a_wrong_name_is_told(folders: tuple[Path, Path], tmp_path:
     (clips / "first.mp4").rename(clips / "second.mp4")
     said = score(subjects, clips, tmp_path)
     assert any("second.mp4 looks more like first (0." in line for line in said)
-    assert any("the means are over 1 subjects" in line for line in said)
+    assert any("the means are over 1 subject:" in line for line in said)
 
 
 def test_streaming_gives_the_same_frames(folders: tuple[Path, Path]) -> None:

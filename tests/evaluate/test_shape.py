@@ -65,8 +65,10 @@ def test_a_turntable_is_nearer_to_the_scan_of_its_own_subject(
     assert 0 < own < 0.8 * other
     data = json.loads((tmp_path / "out" / "report.json").read_text())["data"]
     assert data["means"]["chamfer_distance_visual_hull"]["mean"] == pytest.approx((own + other) / 2)
-    clouds = list((tmp_path / "out" / "clouds").iterdir())
-    assert [c.name for folder in clouds for c in folder.iterdir()] == ["cloud.ply", "cloud.ply"]
+    clouds = [path.parent for path in (tmp_path / "out" / "clouds").glob("*/cloud.ply")]
+    assert len(clouds) == 2
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("its shape in blue, the true one in grey</figcaption>") == 2
     before = {folder: folder.stat().st_mtime_ns for folder in clouds}
     again, _ = run_benchmark(CONFIG, *folders, tmp_path / "out", report=lambda _: None)
     assert again[0].numbers == scored[0].numbers
