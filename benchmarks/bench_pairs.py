@@ -12,7 +12,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from multiprocessing.synchronize import Barrier
@@ -50,6 +50,7 @@ class Throughput:
         loops: seconds of two plain loops side by side, each on half of the samples.
         ray_data: seconds of `write_webdataset` on two cores.
         spread: largest relative distance of a repeat from its median.
+        rounds: the seconds of every round, by name.
     """
 
     one: float
@@ -58,6 +59,12 @@ class Throughput:
     loops: float
     ray_data: float
     spread: float
+    rounds: Mapping[str, Sequence[float]]
+
+    def ratios(self, over: str, under: str, cores: int = 1) -> list[float]:
+        """Seconds of one way over those of another on so many cores, of every round."""
+        pairs = zip(self.rounds[over], self.rounds[under], strict=True)
+        return [one / (cores * other) for one, other in pairs]
 
     @property
     def scaling(self) -> float:
@@ -105,7 +112,7 @@ def measure_throughput(seed: int) -> Throughput:
                 print(f"{name}: {own.samples / took:.0f}/s", file=sys.stderr, flush=True)
     medians = {name: statistics.median(took) for name, took in seconds.items()}
     spread = max(abs(t / medians[name] - 1) for name, took in seconds.items() for t in took)
-    return Throughput(**medians, spread=spread)
+    return Throughput(**medians, spread=spread, rounds=seconds)
 
 
 def _ours(config: PairsConfig, out: Path, *, workers: int) -> None:

@@ -37,16 +37,21 @@ class StepCost:
     """What was found.
 
     Attributes:
-        ratio: published seconds a target over ours, the median of the rounds.
+        ratios: published seconds a target over ours, of every round.
         published_seconds, our_seconds: a target, the medians.
         loss_difference: largest relative difference of a step's loss; meant to be nothing in the
             exact mode.
     """
 
-    ratio: float
+    ratios: tuple[float, ...]
     published_seconds: float
     our_seconds: float
     loss_difference: float
+
+    @property
+    def ratio(self) -> float:
+        """The median of the rounds."""
+        return median(self.ratios)
 
     def line(self, name: str) -> str:
         """One printable line."""
@@ -136,7 +141,7 @@ def measure(
     # The first round warms up.
     ratios = [a / b for a, b in zip(theirs[1:], own[1:], strict=True)]
     return StepCost(
-        ratio=median(ratios),
+        ratios=tuple(ratios),
         published_seconds=median(theirs[1:]),
         our_seconds=median(own[1:]),
         loss_difference=max(losses),

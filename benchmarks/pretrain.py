@@ -145,9 +145,14 @@ def elastic(seed: int) -> float:
 
 
 def machinery(seed: int) -> float:
+    """Median of `machinery_ratios`."""
+    return median(machinery_ratios(seed))
+
+
+def machinery_ratios(seed: int) -> list[float]:
     """Time of a step with Ray Train and DeepSpeed on one worker over that of a plain loop.
 
-    Both take their batches from latents.
+    Both take their batches from latents; they take turns.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(os.cpu_count() or 1)
@@ -160,7 +165,7 @@ def machinery(seed: int) -> float:
         ratios.append(ours.step_seconds / plain)
         _say(f"a step: {ours.step_seconds:.3f} s, plain {plain:.3f} s")
     torch.set_num_threads(threads)
-    return median(ratios)
+    return ratios
 
 
 def data_wait(seed: int) -> float:

@@ -88,10 +88,15 @@ def _first_pixels(rows: Sequence[ClipRequest]) -> torch.Tensor:
 
 
 def batching_gain(seed: int) -> float:
+    """Median of `batching_gains`."""
+    return statistics.median(batching_gains(seed))
+
+
+def batching_gains(seed: int) -> list[float]:
     """Time of 32 previews of 8 subjects one at a time, an adapter swapped in each, over batched.
 
     One at a time is what peers do: the adapter of the request is read and put beside the backbone,
-    the clip made, the adapter let go. Both in one process, warm, in turn, the median of three.
+    the clip made, the adapter let go. Both in one process, warm, in turn, three times.
     """
     ratios = []
     with scratch_folder() as runs:
@@ -100,7 +105,7 @@ def batching_gain(seed: int) -> float:
         for _ in range(_REPEATS):
             alone = _one_at_a_time(folders, NUM_PREVIEWS)
             ratios.append(alone / _batched(folders, NUM_PREVIEWS))
-    return statistics.median(ratios)
+    return ratios
 
 
 def _one_at_a_time(folders: Sequence[Path], num_clips: int) -> float:
