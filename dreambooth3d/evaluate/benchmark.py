@@ -15,7 +15,7 @@ from dreambooth3d.errors import ArtifactError
 from dreambooth3d.evaluate.benchmark_report import ScoredClip, write_benchmark_report
 from dreambooth3d.evaluate.clip_scoring import ClipNumbers, ClipPictures, Subjects, score_clip
 from dreambooth3d.evaluate.config import BenchmarkConfig
-from dreambooth3d.evaluate.custombench import Benchmark, BenchmarkClip
+from dreambooth3d.evaluate.custombench import Benchmark, BenchmarkClip, list_names
 from dreambooth3d.evaluate.instruments import Instruments, find_instruments
 from dreambooth3d.evaluate.intervals import Interval
 from dreambooth3d.evaluate.skipping import Skipped
@@ -278,17 +278,17 @@ def _of_prompts(instruments: Instruments, clips: Sequence[BenchmarkClip]) -> lis
     """What a reader of the text alignment should know."""
     if instruments.aligner is None and instruments.vbench is None:
         return []
-    notes, without = [], [clip.path.name for clip in clips if not clip.prompt]
+    notes, without = [], [clip.path for clip in clips if not clip.prompt]
     if without:
         notes.append(
             f"no text alignment of {len(without)} clips, for no JSON beside them, no comment in "
             "them and no only line of their subject's prompt.txt says a prompt: "
-            f"{', '.join(without)}"
+            f"{list_names(without)}"
         )
     aligner = instruments.aligner
-    cut = [c.path.name for c in clips if aligner and c.prompt and aligner.cuts(c.prompt)]
+    cut = [c.path for c in clips if aligner and c.prompt and aligner.cuts(c.prompt)]
     if cut:
-        notes.append(f"clip_t read the beginning of prompts longer than CLIP's: {', '.join(cut)}")
+        notes.append(f"clip_t read the beginning of prompts longer than CLIP's: {list_names(cut)}")
     return notes
 
 

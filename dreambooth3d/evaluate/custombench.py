@@ -84,7 +84,7 @@ def read_benchmark(subjects: Path, clips: Path) -> Benchmark:
     unknown = tuple(path for path, name in named.items() if name is None)
     if not chosen:
         raise InputError(
-            f"clips must say which subject they show, got {_list(unknown)} and subjects "
+            f"clips must say which subject they show, got {list_names(unknown)} and subjects "
             f"{', '.join(found)}; name a clip <subject>.mp4, put it into a folder <subject>/, or "
             'write {"subject": "<subject>"} into <clip>.mp4.json'
         )
@@ -178,6 +178,7 @@ def _as_text(said: JsonValue, subject: Subject) -> str | None:
     return plain_text(said, class_noun=subject.class_noun, trigger=subject.trigger) or None
 
 
-def _list(paths: Sequence[Path]) -> str:
+def list_names(paths: Sequence[Path]) -> str:
+    """Name the first few files and count the others."""
     shown = ", ".join(path.name for path in paths[:_SHOWN])
     return shown if len(paths) <= _SHOWN else f"{shown} and {len(paths) - _SHOWN} more"

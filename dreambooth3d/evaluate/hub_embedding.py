@@ -150,6 +150,11 @@ def find_aligner(wanted: HubModel, embedder: HubEmbedder | Skipped) -> TextAlign
         return Skipped(
             name=CLIP_T, reason=f"tokenizer of {wanted.repository} is not here: {_first(error)}"
         )
+    # Without its files transformers makes one that knows no words.
+    size = embedder.model.config.text_config.vocab_size
+    if len(tokenizer) != size:
+        known = f"got one of {len(tokenizer)} words, the network has {size}"
+        return Skipped(name=CLIP_T, reason=f"tokenizer of {wanted.repository} is not here: {known}")
     return TextAligner(embedder=embedder, tokenizer=tokenizer)
 
 
@@ -185,8 +190,9 @@ def find_embedder(wanted: HubModel) -> HubEmbedder | Skipped:
 def _place_of(wanted: HubModel) -> dict[str, Any]:
     """Arguments of `from_pretrained`."""
     place: dict[str, Any] = {"subfolder": wanted.subfolder} if wanted.subfolder else {}
-    if not Path(wanted.repository).is_dir():
-        place["revision"] = wanted.revision
+    if Path(wanted.repository).is_dir():
+        return place
+    place["revision"] = wanted.revision
     # Where the hub cannot be reached it is asked for minutes, again and again.
     if not _is_reachable():
         place["local_files_only"] = True

@@ -48,7 +48,7 @@ _SCRIPT = Path(__file__).with_name("vbench_process.py")
 _VERSION = "import importlib.metadata as found; print(found.version('vbench'))"
 _VERSION_SECONDS, _LOOK_SECONDS = 60.0, 0.5
 _ERROR = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)\b")
-_TAIL, _LONGEST = 100_000, 200
+_TAIL, _LONGEST = 100_000, 300
 
 
 @dataclass(frozen=True, kw_only=True)

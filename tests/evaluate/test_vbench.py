@@ -1,6 +1,6 @@
-"""VBench's process and files, with a package of that name that is written here.
+"""VBench's process and files, with a package of that name that stands in (`conftest.py`).
 
-The real one needs an environment of its own and weights; what stands in for it has its interface.
+The real one needs an environment of its own, and weights.
 """
 
 import json
@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import venv
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,64 +27,6 @@ from dreambooth3d.evaluate.vbench import (
     read_results,
 )
 
-PACKAGE = """
-import json, os, pathlib, sys, time
-
-class VBench:
-    def __init__(self, device, full_info_dir, output_path):
-        assert device == "cpu-device"
-        self.results = pathlib.Path(output_path)
-        self.results.mkdir(parents=True)
-
-    def evaluate(self, videos_path, name, prompt_list, dimension_list, mode, **kwargs):
-        assert mode == "custom_input"
-        assert kwargs == {"imaging_quality_preprocessing_mode": "longer"}
-        (dimension,) = dimension_list
-        files = sorted(pathlib.Path(videos_path).iterdir())
-        assert sorted(prompt_list) == [file.name for file in files]
-        print("words " * 1000)
-        if dimension == "aesthetic_quality":
-            raise FileNotFoundError("no weights.pth\\nsecond line")
-        if dimension == "motion_smoothness":
-            (pathlib.Path(files[0].resolve()).parent / "started").touch()
-            time.sleep(60)
-        values = [VALUES[dimension](file, prompt_list[file.name]) for file in files]
-        rows = [{"video_path": str(f), "video_results": v} for f, v in zip(files, values)]
-        if dimension == "temporal_flickering":
-            rows = rows[1:]
-        text = json.dumps({dimension: [0.5, rows]})
-        (self.results / (name + "_eval_results.json")).write_text(text)
-
-VALUES = {
-    "subject_consistency": lambda file, prompt: 0.25,
-    "background_consistency": lambda file, prompt: float("nan"),
-    "temporal_flickering": lambda file, prompt: 0.75,
-    "dynamic_degree": lambda file, prompt: True,
-    "imaging_quality": lambda file, prompt: 70.5,
-    "overall_consistency": lambda file, prompt: len(prompt) / 100,
-}
-"""
-TORCH = """
-device = lambda name: f"{name}-device"
-class cuda:
-    is_available = lambda: False
-"""
-
-
-@pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An interpreter with a package called vbench, and none of ours."""
-    home = tmp_path_factory.mktemp("environment")
-    venv.create(home, symlinks=True)
-    (site,) = home.glob("lib/python*/site-packages")
-    (site / "vbench").mkdir()
-    (site / "vbench" / "__init__.py").write_text(PACKAGE)
-    (site / "torch.py").write_text(TORCH)
-    (site / "vbench-0.1.5.dist-info").mkdir()
-    card = "Metadata-Version: 2.1\nName: vbench\nVersion: 0.1.5\n"
-    (site / "vbench-0.1.5.dist-info" / "METADATA").write_text(card)
-    return home / "bin" / "python"
-
 
 @pytest.fixture
 def clips(tmp_path: Path) -> list[VbenchClip]:
@@ -98,8 +39,8 @@ def clips(tmp_path: Path) -> list[VbenchClip]:
     return found
 
 
-def found_with(python: Path, minutes: float = 0.03) -> Vbench:
-    found = find_vbench(BenchmarkConfig(vbench_python=str(python), vbench_minutes=minutes))
+def found_with(vbench_python: Path, minutes: float = 0.03) -> Vbench:
+    found = find_vbench(BenchmarkConfig(vbench_python=str(vbench_python), vbench_minutes=minutes))
     assert isinstance(found, Vbench)
     return found
 
@@ -110,9 +51,9 @@ def measure(vbench: Vbench, clips: list[VbenchClip], folder: Path) -> tuple[Vben
 
 
 def test_every_dimension_is_measured_or_named(
-    python: Path, clips: list[VbenchClip], tmp_path: Path
+    vbench_python: Path, clips: list[VbenchClip], tmp_path: Path
 ) -> None:
-    vbench, folder = found_with(python), tmp_path / "out"
+    vbench, folder = found_with(vbench_python), tmp_path / "out"
     assert vbench.version == "0.1.5"
     scores, said = measure(vbench, clips, folder)
     first, second, third = (scores.of_clips[clip.path] for clip in clips)
@@ -137,9 +78,9 @@ def test_every_dimension_is_measured_or_named(
 
 
 def test_only_what_is_new_or_failed_runs_again(
-    python: Path, clips: list[VbenchClip], tmp_path: Path
+    vbench_python: Path, clips: list[VbenchClip], tmp_path: Path
 ) -> None:
-    vbench, folder = found_with(python), tmp_path / "out"
+    vbench, folder = found_with(vbench_python), tmp_path / "out"
     measure(vbench, clips, folder)
     clips[0] = replace(clips[0], prompt="a mug under water")
     clips[2].path.write_bytes(b"another")
@@ -155,9 +96,9 @@ def test_only_what_is_new_or_failed_runs_again(
 
 
 def test_clips_that_are_too_short_or_have_no_prompt(
-    python: Path, clips: list[VbenchClip], tmp_path: Path
+    vbench_python: Path, clips: list[VbenchClip], tmp_path: Path
 ) -> None:
-    vbench = found_with(python)
+    vbench = found_with(vbench_python)
     scores, said = measure(vbench, [replace(clips[0], num_frames=2)], tmp_path / "out")
     assert said == ""
     assert {each.reason for each in scores.skipped} == {"needs clips of at least 3 frames"}
@@ -168,7 +109,7 @@ def test_clips_that_are_too_short_or_have_no_prompt(
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 def test_the_process_ends_with_the_command(
-    python: Path, clips: list[VbenchClip], tmp_path: Path, ending: signal.Signals
+    vbench_python: Path, clips: list[VbenchClip], tmp_path: Path, ending: signal.Signals
 ) -> None:
     code = (
         "import sys; from pathlib import Path; from dreambooth3d.evaluate.vbench import *\n"
@@ -176,7 +117,14 @@ def test_the_process_ends_with_the_command(
         "clip = VbenchClip(path=Path(sys.argv[2]), prompt=None, num_frames=9)\n"
         "measure_clips(vbench, [clip], Path(sys.argv[3]), print)\n"
     )
-    command = [sys.executable, "-c", code, str(python), str(clips[0].path), str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        str(vbench_python),
+        str(clips[0].path),
+        str(tmp_path / "out"),
+    ]
     ours = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not (tmp_path / "started").exists():
@@ -211,7 +159,7 @@ def test_without_an_environment_every_number_is_named() -> None:
     assert all("set vbench_python" in each.reason for each in skipped)
 
 
-def test_an_environment_without_the_package_is_refused(python: Path, tmp_path: Path) -> None:
+def test_an_environment_without_the_package_is_refused(vbench_python: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"must be a Python interpreter, got '.*none'"):
         find_vbench(BenchmarkConfig(vbench_python=str(tmp_path / "none")))
     with pytest.raises(ConfigError, match=r"must have the package vbench, .* vbench==0\.1\.5"):
