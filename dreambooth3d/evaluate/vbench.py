@@ -140,12 +140,13 @@ def measure_clips(
         ArtifactError: a score of before is damaged.
     """
     long_enough = [clip for clip in clips if clip.num_frames >= LEAST_FRAMES]
+    hashes = {clip.path: content_hash(clip.path) for clip in long_enough}
     of_clips: dict[Path, dict[str, float]] = {clip.path: {} for clip in clips}
     skipped, notes = [], []
     if few := len(clips) - len(long_enough):
         notes.append(f"VBench needs {LEAST_FRAMES} frames: {few} of {len(clips)} clips have fewer")
     for name in DIMENSIONS:
-        dimension = _Dimension(vbench, name, folder, report)
+        dimension = _Dimension(vbench, name, hashes, folder, report)
         fitting = [clip for clip in long_enough if clip.prompt or name != TEXT_ALIGNMENT]
         reason = dimension.measure(fitting)
         found = dimension.read(fitting)
@@ -184,11 +185,16 @@ class _Dimension:
     """One of VBench's numbers."""
 
     def __init__(
-        self, vbench: Vbench, name: str, folder: Path, report: Callable[[str], None]
+        self,
+        vbench: Vbench,
+        name: str,
+        hashes: Mapping[Path, str],
+        folder: Path,
+        report: Callable[[str], None],
     ) -> None:
-        self._vbench, self._name, self._folder, self._report = vbench, name, folder, report
+        self._vbench, self._name, self._hashes = vbench, name, hashes
+        self._folder, self._report = folder, report
         self._log = folder / "logs" / f"{name}.log"
-        self._scores: dict[Path, Path] = {}
 
     def measure(self, clips: Sequence[VbenchClip]) -> str:
         """Measure what was not measured before; the answer is why something is missing."""
@@ -224,14 +230,13 @@ class _Dimension:
         return {path: value for path, value in found.items() if isinstance(value, int | float)}
 
     def _score_of(self, clip: VbenchClip) -> Path:
-        if clip.path not in self._scores:
-            prompt = clip.prompt if self._name == TEXT_ALIGNMENT else ""
-            versioned = {
-                "dimension": self._name, "prompt": prompt, "version": self._vbench.version,
-            }  # fmt: skip
-            key = artifact_key("vbench", _REVISION, versioned, [content_hash(clip.path)])
-            self._scores[clip.path] = self._folder / f"{key}.json"
-        return self._scores[clip.path]
+        versioned = {
+            "dimension": self._name,
+            "prompt": clip.prompt if self._name == TEXT_ALIGNMENT else "",
+            "version": self._vbench.version,
+        }
+        key = artifact_key("vbench", _REVISION, versioned, [self._hashes[clip.path]])
+        return self._folder / f"{key}.json"
 
     def _run(self, clips: Sequence[VbenchClip]) -> list[float | None]:
         """Values of clips, None where VBench gives none."""

@@ -115,7 +115,7 @@ def test_numbers_of_vbench_are_among_the_others(
     folders: tuple[Path, Path], vbench_python: Path, tmp_path: Path
 ) -> None:
     (folders[1] / "first.json").write_text('{"prompt": "a thing at sea"}')
-    config = replace(CONFIG, vbench_python=str(vbench_python), vbench_minutes=0.03)
+    config = replace(CONFIG, vbench_python=str(vbench_python))
     benchmark, said = read_benchmark(*folders), list[str]()
     scored, means, _ = score_benchmark(
         config, benchmark, folders[1], tmp_path / "out", report=said.append
@@ -214,6 +214,7 @@ def test_the_command_shows_its_plan(
     plan = json.loads(capsys.readouterr().out)
     assert (plan["settings"]["frames"], plan["settings"]["seed"]) == (9, 4)
     assert list(plan["plan"]["clips"].values()) == ["first", "second"]
+    assert list(plan["plan"]["prompts"].values()) == [None, None]
 
 
 def test_the_command_plans_the_clips_of_the_subjects_prompts(
