@@ -83,6 +83,7 @@ def score_clips(given: argparse.Namespace) -> int:
         plan = {
             "subjects": list(found.subjects),
             "clips": {str(clip.path): clip.subject for clip in found.clips},
+            "prompts": {str(clip.path): clip.prompt for clip in found.clips},
             "not scored": [str(path) for path in found.without_subject],
             "report": str(out / "report.html"),
         }

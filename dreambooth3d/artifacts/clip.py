@@ -95,7 +95,7 @@ def read_clip_metadata(path: Path) -> dict[str, JsonValue]:
         comment = container.metadata.get("comment", "")
     try:
         found: JsonValue = json.loads(comment)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise ArtifactError(
@@ -175,7 +175,7 @@ def _encode(path: Path, frames: npt.NDArray[np.uint8], *, fps: int, comment: str
 def _opened(path: Path) -> Iterator[Any]:
     """Open a clip; whatever goes wrong while it is read becomes an error that names it."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 raise ArtifactError(f"clip must have a picture, got sound only in {path}; check it")
             yield container

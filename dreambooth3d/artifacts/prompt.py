@@ -1,5 +1,6 @@
 """Prompts: plain text in which one pair of brackets may mark the subject."""
 
+import re
 from dataclasses import dataclass
 
 from dreambooth3d.errors import InputError
@@ -73,3 +74,28 @@ def parse_prompt(
             f"got [{span}] in {text!r}; correct the words or drop the brackets"
         )
     return PromptParts(before=before, span=span, after=after)
+
+
+def plain_text(text: str, *, class_noun: str, trigger: str) -> str:
+    """Say a prompt as one would to whoever never heard of the subject.
+
+    Brackets go, and the trigger with them: "a [sks mug] on a desk" and "a sks mug on a desk" are
+    "a mug on a desk"; a trigger that stands alone is the noun. A bracket that ends with the noun is
+    the noun, whatever word is in front. Text of any origin may be given.
+    """
+    noun = class_noun.strip()
+
+    def opened(found: re.Match[str]) -> str:
+        words, last = found[1].split(), noun.split()
+        is_subject = [w.casefold() for w in words[-len(last) :]] == [w.casefold() for w in last]
+        return " ".join(words[-len(last) :] if is_subject else words)
+
+    bare = re.sub(r"[\[\]]", " ", re.sub(r"\[([^\[\]]*)\]", opened, text))
+    words = rf"(?<!\w){_spaced(trigger)}(?:\s+({_spaced(noun)}\w*))?(?!\w)"
+    named = re.sub(words, lambda found: found[1] or noun, bare, flags=re.IGNORECASE)
+    return " ".join(named.split())
+
+
+def _spaced(words: str) -> str:
+    """A pattern of words with any space between them."""
+    return r"\s+".join(map(re.escape, words.split()))

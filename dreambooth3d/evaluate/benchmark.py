@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,17 @@ from dreambooth3d.errors import ArtifactError
 from dreambooth3d.evaluate.benchmark_report import ScoredClip, write_benchmark_report
 from dreambooth3d.evaluate.clip_scoring import ClipNumbers, ClipPictures, Subjects, score_clip
 from dreambooth3d.evaluate.config import BenchmarkConfig
-from dreambooth3d.evaluate.custombench import Benchmark, BenchmarkClip
+from dreambooth3d.evaluate.custombench import Benchmark, BenchmarkClip, list_names
 from dreambooth3d.evaluate.geometry import Geometer, Shape
 from dreambooth3d.evaluate.instruments import Instruments, find_instruments
 from dreambooth3d.evaluate.intervals import Interval
 from dreambooth3d.evaluate.reconstruct import HULL
 from dreambooth3d.evaluate.skipping import Skipped
 from dreambooth3d.evaluate.subject_ruler import SubjectRuler, build_ruler
+from dreambooth3d.evaluate.vbench import VbenchClip, measure_clips
 
 # Raised by hand when a number is measured in another way.
-REVISION = 2
+REVISION = 3
 _SHEET_TILE = 128
 _SAY_EVERY_SECONDS = 15.0
 # Frames before which the time that is left would be that of loading models.
@@ -34,7 +35,7 @@ _FEW = 5
 # What decides the report alone, not a clip's scores.
 _OF_REPORT = (
     "resamples", "seed", "judge_url", "lpips_weights", "hub", "judge_model",
-    "reconstructor", "geometry_frames", "vggt_weights",
+    "reconstructor", "geometry_frames", "vggt_weights", "vbench_python",
 )  # fmt: skip
 _NUMBERS, _SHEET = "numbers.json", "sheet.png"
 
@@ -60,8 +61,36 @@ def score_benchmark(
     for each in instruments.skipped:
         report(f"evaluate: {each.name} is skipped: {each.reason}")
     desk = _Desk(config, benchmark, instruments, out, report)
-    scored, progress = [], _Progress(len(benchmark.clips), report)
-    notes: list[str] = []
+    scored, of_scored, unreadable = _score_clips(desk, benchmark, clips, report)
+    scored, of_shapes = _with_shapes(desk, of_scored, scored)
+    scored, skipped, more = _with_vbench(instruments, of_scored, scored, out, report)
+    notes = [
+        *([f"not scored, for they cannot be read: {', '.join(unreadable)}"] if unreadable else ()),
+        *_notes(benchmark),
+        *_doubts(scored),
+        *_of_prompts(instruments, of_scored),
+        *of_shapes,
+        *more,
+    ]
+    for note in notes:
+        report(f"evaluate: {note}")
+    means = write_benchmark_report(out, config, scored, skipped, notes)
+    over = _told(means["identity"].num_values, "subject")
+    report(f"evaluate: identity {means['identity']} over {over}")
+    report(f"evaluate: {out / 'report.html'}")
+    return scored, means, unreadable
+
+
+def _score_clips(
+    desk: "_Desk", benchmark: Benchmark, clips: Path, report: Callable[[str], None]
+) -> tuple[list[ScoredClip], list[BenchmarkClip], tuple[str, ...]]:
+    """Score every clip that can be read; return them, their clips, and the others' names.
+
+    Raises:
+        ArtifactError: none can be read.
+    """
+    scored, of_scored = list[ScoredClip](), list[BenchmarkClip]()
+    progress = _Progress(len(benchmark.clips), report)
     unreadable: dict[str, ArtifactError] = {}
     for clip in benchmark.clips:
         name = clip.path.relative_to(clips).as_posix()
@@ -75,27 +104,31 @@ def score_benchmark(
                 unreadable[name] = error
                 progress.leave_out(error)
                 continue
-        found = ScoredClip(
-            name=name, subject=clip.subject, numbers=read_numbers(folder), sheet=folder / _SHEET
-        )
-        shape = desk.shape(clip)
-        if isinstance(shape, Skipped):
-            notes.append(f"{name} has no {shape.name}: {shape.reason}")
-        scored.append(found.with_shape(shape) if isinstance(shape, Shape) else found)
-        progress.finish(found.numbers.numbers["identity"])
+        numbers = read_numbers(folder)
+        progress.finish(numbers.numbers["identity"])
+        found = ScoredClip(name=name, subject=clip.subject, numbers=numbers, sheet=folder / _SHEET)
+        scored.append(found)
+        of_scored.append(clip)
     if not scored:
         raise next(iter(unreadable.values()))
-    notes += [*_notes(benchmark), *_doubts(scored)]
-    if unreadable:
-        notes.insert(0, f"not scored, for they cannot be read: {', '.join(unreadable)}")
-    for note in notes:
-        report(f"evaluate: {note}")
-    means = write_benchmark_report(out, config, scored, instruments.skipped, notes)
-    count = means["identity"].num_values
-    over = "1 subject" if count == 1 else f"{count} subjects"
-    report(f"evaluate: identity {means['identity']} over {over}")
-    report(f"evaluate: {out / 'report.html'}")
-    return scored, means, tuple(unreadable)
+    return scored, of_scored, tuple(unreadable)
+
+
+def _with_shapes(
+    desk: "_Desk", clips: Sequence[BenchmarkClip], scored: Sequence[ScoredClip]
+) -> tuple[list[ScoredClip], list[str]]:
+    """Add the numbers of shapes; notes say which clips have none."""
+    found, notes = list[ScoredClip](), list[str]()
+    for clip, own in zip(clips, scored, strict=True):
+        shape = desk.shape(clip)
+        if isinstance(shape, Skipped):
+            notes.append(f"{own.name} has no {shape.name}: {shape.reason}")
+        found.append(own.with_shape(shape) if isinstance(shape, Shape) else own)
+    return found, notes
+
+
+def _told(count: int, what: str) -> str:
+    return f"1 {what}" if count == 1 else f"{count} {what}s"
 
 
 def read_numbers(folder: Path) -> ClipNumbers:
@@ -138,7 +171,7 @@ class _Desk:
             name: value
             for name, value in versioned_fields(self._config).items()
             if name not in _OF_REPORT
-        } | {"instruments": list(self._instruments.names)}
+        } | {"instruments": list(self._instruments.names), "prompt": clip.prompt}
         parents = [content_hash(clip.path), *(h for name in names for h in self._hash(name))]
         return self._scores / artifact_key("evaluate", REVISION, versioned, parents)
 
@@ -153,7 +186,7 @@ class _Desk:
             references=references,
         )
         numbers, pictures = score_clip(
-            clip.path, subjects, self._instruments, self._config, on_frame
+            clip.path, subjects, self._instruments, self._config, on_frame, prompt=clip.prompt
         )
         with publish(folder) as aside:
             write_json(aside / _NUMBERS, _plain(numbers))
@@ -278,8 +311,48 @@ def _doubts(scored: Sequence[ScoredClip]) -> list[str]:
                 f"its subject {clip.subject} ({own:.3f})"
             )
     if (count := len({clip.subject for clip in scored})) < _FEW:
-        subjects = "1 subject" if count == 1 else f"{count} subjects"
-        notes.append(f"the means are over {subjects}: so few make intervals that say little")
+        over = _told(count, "subject")
+        notes.append(f"the means are over {over}: so few make intervals that say little")
+    return notes
+
+
+def _with_vbench(
+    instruments: Instruments,
+    clips: Sequence[BenchmarkClip],
+    scored: Sequence[ScoredClip],
+    out: Path,
+    report: Callable[[str], None],
+) -> tuple[list[ScoredClip], tuple[Skipped, ...], tuple[str, ...]]:
+    """Add the numbers of VBench, where it is; what is skipped, and what is to be said."""
+    if instruments.vbench is None:
+        return list(scored), instruments.skipped, ()
+    wanted = [
+        VbenchClip(path=clip.path, prompt=clip.prompt, num_frames=found.numbers.num_frames)
+        for clip, found in zip(clips, scored, strict=True)
+    ]
+    scores = measure_clips(instruments.vbench, wanted, out / "vbench", report)
+    more = [
+        replace(found, numbers=found.numbers.with_more(scores.of_clips[clip.path]))
+        for clip, found in zip(clips, scored, strict=True)
+    ]
+    return more, (*instruments.skipped, *scores.skipped), scores.notes
+
+
+def _of_prompts(instruments: Instruments, clips: Sequence[BenchmarkClip]) -> list[str]:
+    """What a reader of the text alignment should know."""
+    if instruments.aligner is None and instruments.vbench is None:
+        return []
+    notes, without = [], [clip.path for clip in clips if not clip.prompt]
+    if without:
+        notes.append(
+            f"no text alignment of {len(without)} clips, for no JSON beside them, no comment in "
+            "them and no only line of their subject's prompt.txt says a prompt: "
+            f"{list_names(without)}"
+        )
+    aligner = instruments.aligner
+    cut = [c.path for c in clips if aligner and c.prompt and aligner.cuts(c.prompt)]
+    if cut:
+        notes.append(f"clip_t read the beginning of prompts longer than CLIP's: {list_names(cut)}")
     return notes
 
 

@@ -13,6 +13,7 @@ from dreambooth3d.evaluate.config import BenchmarkConfig
 from dreambooth3d.evaluate.geometry import Shape
 from dreambooth3d.evaluate.intervals import Interval, bootstrap
 from dreambooth3d.evaluate.skipping import Skipped
+from dreambooth3d.evaluate.vbench import TEXT_ALIGNMENT, number_of
 
 _SUMMARY = (
     "Clips against the references of their subjects. identity is the offline score: the mean of "
@@ -35,6 +36,14 @@ _PUBLISHED = (
     ("both", 0.8871, 0.7420, 0.0182, 0.0172, 0.0177, 0.5920, 74.33, 0.9918, 0.2388),
 )  # fmt: skip
 _OURS = "these clips"
+_OUR_NAMES = {
+    "CLIP-I": "clip_i",
+    "DINO-I": "dino_i",
+    "aesthetic": number_of("aesthetic_quality"),
+    "imaging": number_of("imaging_quality"),
+    "smoothness": number_of("motion_smoothness"),
+    "ViCLIP": number_of(TEXT_ALIGNMENT),
+}
 _MAIN = "identity"
 _CASES = 3
 
@@ -131,8 +140,8 @@ def _mean_table(means: Mapping[str, Interval]) -> Table:
 
 def _published_table(means: Mapping[str, Interval]) -> Table:
     """The paper's rows, and ours where the very same number was measured."""
-    clip, dino = (means[name].mean if name in means else None for name in ("clip_i", "dino_i"))
-    ours = (_OURS, clip, dino, *[None] * (len(_PUBLISHED_COLUMNS) - 3))
+    names = (_OUR_NAMES.get(column, "") for column in _PUBLISHED_COLUMNS[1:])
+    ours = (_OURS, *(means[name].mean if name in means else None for name in names))
     return Table(
         title="Published: 3D-CustomBench, 30 objects, 720p, 81 frames",
         columns=_PUBLISHED_COLUMNS,

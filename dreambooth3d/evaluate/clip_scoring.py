@@ -1,7 +1,7 @@
 """Score one clip against its subject, frame by frame; nothing grows with its length but numbers."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -12,7 +12,7 @@ from PIL import Image
 from dreambooth3d.artifacts.clip import count_frames, stream_clip
 from dreambooth3d.errors import ArtifactError
 from dreambooth3d.evaluate.config import BenchmarkConfig
-from dreambooth3d.evaluate.instruments import Instruments, ReferenceNumbers
+from dreambooth3d.evaluate.instruments import Instruments, PromptNumber, ReferenceNumbers
 from dreambooth3d.evaluate.subject_ruler import SubjectRuler
 from dreambooth3d.evaluate.video import MotionMeter, consistency
 
@@ -38,6 +38,10 @@ class ClipNumbers:
     frames: tuple[int, ...]
     identity: tuple[float, ...]
     num_frames: int
+
+    def with_more(self, numbers: Mapping[str, float]) -> "ClipNumbers":
+        """Add numbers that were measured elsewhere."""
+        return replace(self, numbers={**self.numbers, **numbers})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,6 +73,8 @@ def score_clip(
     instruments: Instruments,
     config: BenchmarkConfig,
     on_frame: Callable[[int, int], None],
+    *,
+    prompt: str | None = None,
 ) -> tuple[ClipNumbers, ClipPictures]:
     """Stream a clip through every number.
 
@@ -78,6 +84,7 @@ def score_clip(
         instruments: see there.
         config: how many frames.
         on_frame: told (frames done, frames in all).
+        prompt: plain text that its frames are compared with; None compares with none.
 
     Raises:
         ArtifactError: the clip cannot be read.
@@ -89,7 +96,7 @@ def score_clip(
     places, wrong = spread(total, config.frames), set(spread(total, config.wrong_frames))
     chosen, kept = set(places), {places[i] for i in spread(len(places), _PICTURES)}
     judged = set(spread(total, config.judge_frames)) if instruments.judge else set()
-    tally = _Tally(subjects, instruments)
+    tally = _Tally(subjects, instruments, prompt)
     for place, frame in enumerate(stream_clip(path)):
         tally.motion.add(frame)
         if place in chosen:
@@ -113,11 +120,12 @@ def spread(available: int, wanted: int) -> list[int]:
 class _Tally:
     """Numbers of the frames so far."""
 
-    def __init__(self, subjects: Subjects, instruments: Instruments) -> None:
+    def __init__(self, subjects: Subjects, instruments: Instruments, prompt: str | None) -> None:
         self.motion, self.pictures = MotionMeter(), ClipPictures()
         self.judged: list[Frame] = []
         self._subjects, self._instruments = subjects, instruments
         self._more = ReferenceNumbers(instruments, subjects.own.references)
+        self._text = PromptNumber(instruments, prompt)
         self._places: list[int] = []
         self._numbers: dict[str, list[float]] = {}
         self._wrong: dict[str, list[float]] = {name: [] for name in subjects.others}
@@ -127,7 +135,8 @@ class _Tally:
         found = self._subjects.own.measure(frame)
         self._places.append(place)
         self._embeddings.append(found.embedding)
-        for name, value in (found.numbers() | self._more.measure(found.cutout)).items():
+        more = self._more.measure(found.cutout) | self._text.measure(frame)
+        for name, value in (found.numbers() | more).items():
             self._numbers.setdefault(name, []).append(value)
         if is_kept:
             self.pictures.frames.append(Image.fromarray(_small(frame)))

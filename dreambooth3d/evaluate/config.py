@@ -198,6 +198,8 @@ class BenchmarkConfig:
         reconstructor: of point clouds for the Chamfer numbers; empty measures none.
         geometry_frames: of a clip that it is given, evenly spaced; 0 gives all.
         vggt_weights: folder of the weights of `reconstructor=vggt`.
+        vbench_python: interpreter of an environment with vbench==0.1.5; empty leaves VBench out.
+        vbench_minutes: without a word from one of its dimensions, after which that is ended.
     """
 
     frames: int = 0
@@ -213,6 +215,8 @@ class BenchmarkConfig:
     reconstructor: str = ""
     geometry_frames: int = 96
     vggt_weights: str = ""
+    vbench_python: str = ""
+    vbench_minutes: float = resource(30.0)
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -225,6 +229,7 @@ class BenchmarkConfig:
                 f"reconstructor must be {', '.join(RECONSTRUCTORS)} or empty, "
                 f"got {self.reconstructor!r}; choose one"
             )
+        require_range(self, "vbench_minutes", above=0)
         if bool(self.judge_url) != bool(self.judge_model):
             raise ConfigError(
                 "judge_url and judge_model must be set together, got one of them; add the other"

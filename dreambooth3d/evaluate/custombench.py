@@ -6,16 +6,21 @@
     CLIPS/<id>.mp4                     named after the subject
     CLIPS/<id>/anything.mp4            in a folder named after it
     CLIPS/anything.mp4(.json)          with "subject": "<id>" in a JSON file beside it
+
+A clip's prompt is "prompt" of that JSON file, else of the comment in the clip, else the only line
+of its subject's prompt.txt.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dreambooth3d.artifacts.clip import read_clip_metadata
 from dreambooth3d.artifacts.image import natural_order
-from dreambooth3d.artifacts.jsonfile import read_json
+from dreambooth3d.artifacts.jsonfile import JsonValue, read_json
+from dreambooth3d.artifacts.prompt import check_text, plain_text
 from dreambooth3d.artifacts.subject import Subject, read_subject
-from dreambooth3d.errors import InputError
+from dreambooth3d.errors import ArtifactError, InputError
 
 _CLIP_SUFFIXES = (".mp4", ".mov", ".webm", ".mkv")
 _SHOWN = 3
@@ -23,10 +28,17 @@ _SHOWN = 3
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkClip:
-    """A clip and the subject it should show."""
+    """A clip and the subject it should show.
+
+    Attributes:
+        path: of the file.
+        subject: id.
+        prompt: what it should show, without brackets and trigger; None where nothing says it.
+    """
 
     path: Path
     subject: str
+    prompt: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +76,15 @@ def read_benchmark(subjects: Path, clips: Path) -> Benchmark:
             "make some with pipelines/generate.py or copy them there"
         )
     named = {path: _subject_of(path, clips, found) for path in paths}
-    chosen = [BenchmarkClip(path=p, subject=name) for p, name in named.items() if name is not None]
+    chosen = [
+        BenchmarkClip(path=path, subject=name, prompt=_prompt_of(path, found[name]))
+        for path, name in named.items()
+        if name is not None
+    ]
     unknown = tuple(path for path, name in named.items() if name is None)
     if not chosen:
         raise InputError(
-            f"clips must say which subject they show, got {_list(unknown)} and subjects "
+            f"clips must say which subject they show, got {list_names(unknown)} and subjects "
             f"{', '.join(found)}; name a clip <subject>.mp4, put it into a folder <subject>/, or "
             'write {"subject": "<subject>"} into <clip>.mp4.json'
         )
@@ -119,12 +135,11 @@ def _is_clip(path: Path, root: Path) -> bool:
 
 def _subject_of(path: Path, root: Path, subjects: Mapping[str, Subject]) -> str | None:
     """Ask the JSON file, then the folder, then the name; None where none knows."""
-    for beside in (path.with_name(path.name + ".json"), path.with_suffix(".json")):
-        if beside.is_file():
-            said = read_json(beside, what="description of a clip").get("subject")
-            if isinstance(said, str):
-                # A name that is written down is meant, also when it is of no subject here.
-                return said if said in subjects else None
+    for description in _beside(path):
+        said = description.get("subject")
+        if isinstance(said, str):
+            # A name that is written down is meant, also when it is of no subject here.
+            return said if said in subjects else None
     folders = path.relative_to(root).parts[:-1]
     for name in (*reversed(folders), path.stem):
         if name in subjects:
@@ -132,6 +147,38 @@ def _subject_of(path: Path, root: Path, subjects: Mapping[str, Subject]) -> str 
     return None
 
 
-def _list(paths: Sequence[Path]) -> str:
+def _prompt_of(path: Path, subject: Subject) -> str | None:
+    """Ask the JSON file, then the clip, then the subject's only prompt."""
+    for description in (*_beside(path), _comment_in(path)):
+        if text := _as_text(description.get("prompt"), subject):
+            return text
+    return _as_text(subject.prompts[0], subject) if len(subject.prompts) == 1 else None
+
+
+def _beside(path: Path) -> list[dict[str, JsonValue]]:
+    places = (path.with_name(path.name + ".json"), path.with_suffix(".json"))
+    return [read_json(p, what="description of a clip") for p in places if p.is_file()]
+
+
+def _comment_in(path: Path) -> dict[str, JsonValue]:
+    """What the clip says itself; others' clips say anything, or cannot be read."""
+    try:
+        return read_clip_metadata(path)
+    except ArtifactError:
+        return {}
+
+
+def _as_text(said: JsonValue, subject: Subject) -> str | None:
+    if not isinstance(said, str):
+        return None
+    try:
+        check_text("prompt", said)
+    except InputError:
+        return None
+    return plain_text(said, class_noun=subject.class_noun, trigger=subject.trigger) or None
+
+
+def list_names(paths: Sequence[Path]) -> str:
+    """Name the first few files and count the others."""
     shown = ", ".join(path.name for path in paths[:_SHOWN])
     return shown if len(paths) <= _SHOWN else f"{shown} and {len(paths) - _SHOWN} more"

@@ -1,9 +1,10 @@
-"""CLIP-I and DINO-I: the paper's identity numbers, through transformers and weights of the hub.
+"""CLIP-I, CLIP-T and DINO-I, through transformers and weights of the hub.
 
 CLIP-I is the cosine of CLIP ViT-B/32 image embeddings (Radford et al. 2021), DINO-I that of DINOv2
-ViT-B/14 class tokens (Oquab et al. 2023); frames and references are masked alike. The benchmark
-does not say which sizes it used, so compare methods scored here with each other first. Weights are
-pinned to a commit, safetensors only; without them the numbers are skipped by name.
+ViT-B/14 class tokens (Oquab et al. 2023); frames and references are masked alike. CLIP-T is the
+cosine of a prompt with a whole frame, both by the network of CLIP-I. The benchmark does not say
+which sizes it used, so compare methods scored here with each other first. Weights are pinned to a
+commit, safetensors only; without them the numbers are skipped by name.
 """
 
 import urllib.error
@@ -25,6 +26,7 @@ from dreambooth3d.evaluate.skipping import Skipped
 
 Kind = Literal["clip_i", "dino_i"]
 
+CLIP_T = "clip_t"
 _HUB_SECONDS = 5.0
 
 
@@ -95,6 +97,67 @@ class HubEmbedder:
         return features
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TextAligner:
+    """CLIP-T: how well pictures show a text.
+
+    Attributes:
+        embedder: of CLIP-I.
+        tokenizer: that was published with it.
+    """
+
+    embedder: HubEmbedder
+    tokenizer: Any
+
+    def __post_init__(self) -> None:
+        """Check that the network reads text."""
+        if self.embedder.kind != "clip_i":
+            raise ConfigError(
+                f"text must be embedded by clip_i, got {self.embedder.kind}; it reads pictures only"
+            )
+
+    @torch.no_grad()
+    def embed_text(self, text: str) -> Tensor:
+        """Embed to a unit vector, (1, C); what is beyond CLIP's 77 tokens is cut off."""
+        tokens = self.tokenizer(
+            [text], truncation=True, max_length=self._longest, return_tensors="pt"
+        )
+        found: Tensor = self.embedder.model.get_text_features(**tokens).pooler_output
+        return F.normalize(found.float(), dim=-1)
+
+    def align(self, picture: NDArray[np.uint8], text_1C: Tensor) -> float:
+        """Cosine of a whole RGB picture (H, W, 3), of which CLIP sees the middle square."""
+        return float((self.embedder([picture]) @ text_1C.T).item())
+
+    def cuts(self, text: str) -> bool:
+        """Say whether a text is longer than CLIP reads."""
+        return len(self.tokenizer(text)["input_ids"]) > self._longest
+
+    @property
+    def _longest(self) -> int:
+        return int(self.embedder.model.config.text_config.max_position_embeddings)
+
+
+def find_aligner(wanted: HubModel, embedder: HubEmbedder | Skipped) -> TextAligner | Skipped:
+    """Load the tokenizer beside the weights of `embedder`; else say what is missing."""
+    if isinstance(embedder, Skipped):
+        return Skipped(name=CLIP_T, reason=embedder.reason)
+    from transformers import CLIPTokenizer
+
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(wanted.repository, **_place_of(wanted))
+    except OSError as error:
+        return Skipped(
+            name=CLIP_T, reason=f"tokenizer of {wanted.repository} is not here: {_first(error)}"
+        )
+    # Without its files transformers makes one that knows no words.
+    size = embedder.model.config.text_config.vocab_size
+    if len(tokenizer) != size:
+        known = f"got one of {len(tokenizer)} words, the network has {size}"
+        return Skipped(name=CLIP_T, reason=f"tokenizer of {wanted.repository} is not here: {known}")
+    return TextAligner(embedder=embedder, tokenizer=tokenizer)
+
+
 def find_embedder(wanted: HubModel) -> HubEmbedder | Skipped:
     """Load what is on this machine or can be downloaded; else say what is missing.
 
@@ -105,22 +168,15 @@ def find_embedder(wanted: HubModel) -> HubEmbedder | Skipped:
     from transformers import AutoImageProcessor, CLIPModel, Dinov2Model
 
     family = CLIPModel if wanted.kind == "clip_i" else Dinov2Model
-    place: dict[str, Any] = {"subfolder": wanted.subfolder} if wanted.subfolder else {}
-    if not Path(wanted.repository).is_dir():
-        place["revision"] = wanted.revision
-    # Where the hub cannot be reached it is asked for minutes, again and again.
-    if not _is_reachable():
-        place["local_files_only"] = True
+    place = _place_of(wanted)
     try:
         model, found = family.from_pretrained(
             wanted.repository, use_safetensors=True, output_loading_info=True, **place
         )
         processor = AutoImageProcessor.from_pretrained(wanted.repository, **place)
     except OSError as error:
-        # transformers' own text goes on for paragraphs.
-        reason = str(error).strip().splitlines()[0][:160]
         return Skipped(
-            name=wanted.kind, reason=f"weights of {wanted.repository} are not here: {reason}"
+            name=wanted.kind, reason=f"weights of {wanted.repository} are not here: {_first(error)}"
         )
     # transformers fills what does not fit with random numbers, and warns.
     if wrong := [str(key) for name in ("missing_keys", "mismatched_keys") for key in found[name]]:
@@ -129,6 +185,23 @@ def find_embedder(wanted: HubModel) -> HubEmbedder | Skipped:
             f"{wrong[0]}; name another repository"
         )
     return HubEmbedder(kind=wanted.kind, model=model.eval(), processor=processor)
+
+
+def _place_of(wanted: HubModel) -> dict[str, Any]:
+    """Arguments of `from_pretrained`."""
+    place: dict[str, Any] = {"subfolder": wanted.subfolder} if wanted.subfolder else {}
+    if Path(wanted.repository).is_dir():
+        return place
+    place["revision"] = wanted.revision
+    # Where the hub cannot be reached it is asked for minutes, again and again.
+    if not _is_reachable():
+        place["local_files_only"] = True
+    return place
+
+
+def _first(error: OSError) -> str:
+    """Cut transformers' own text, which goes on for paragraphs."""
+    return str(error).strip().splitlines()[0][:160]
 
 
 def _is_reachable() -> bool:

@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreambooth3d.evaluate.config import BenchmarkConfig
-from dreambooth3d.evaluate.hub_embedding import CLIP_I, DINO_I, HubEmbedder, HubModel, find_embedder
+from dreambooth3d.evaluate.hub_embedding import (
+    CLIP_I,
+    CLIP_T,
+    DINO_I,
+    HubEmbedder,
+    HubModel,
+    TextAligner,
+    find_aligner,
+    find_embedder,
+)
 from dreambooth3d.evaluate.judge import ChatJudge
 from dreambooth3d.evaluate.lpips import NAME as LPIPS
 from dreambooth3d.evaluate.lpips import Lpips, find_lpips
@@ -22,7 +31,7 @@ from dreambooth3d.evaluate.reconstruct import (
     find_reconstructor,
 )
 from dreambooth3d.evaluate.skipping import Skipped
-from dreambooth3d.evaluate.video import vbench_numbers
+from dreambooth3d.evaluate.vbench import Vbench, find_vbench
 from dreambooth3d.vision.reference_match import Cutout, resized
 
 JUDGE_KEY = "JUDGE_API_KEY"
@@ -35,47 +44,57 @@ class Instruments:
 
     Attributes:
         embedders: of CLIP-I and DINO-I.
+        aligner: of CLIP-T, or None.
         lpips: or None.
         judge: or None.
         reconstructor: that is wanted and here; `visual_hull` is made for every clip.
+        vbench: or None; measures all clips together, not each in turn.
         skipped: numbers that are left out, and why.
     """
 
     embedders: tuple[HubEmbedder, ...] = ()
+    aligner: TextAligner | None = None
     lpips: Lpips | None = None
     judge: ChatJudge | None = None
     reconstructor: Reconstructor | None = None
+    vbench: Vbench | None = None
     skipped: tuple[Skipped, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the numbers they make, for a key of results."""
+        """Of the numbers they make of one clip, for a key of results."""
         found = [embedder.kind for embedder in self.embedders]
         return (
             *found,
+            *([CLIP_T] if self.aligner else []),
             *([LPIPS] if self.lpips else []),
             *([repr(self.judge)] if self.judge else []),
         )
 
 
 def find_instruments(config: BenchmarkConfig) -> Instruments:
-    """Look for weights, packages and the judge.
+    """Look for weights, packages, the judge and VBench.
 
     Raises:
         ArtifactError: LPIPS weights were named and are not the published ones.
-        ConfigError: the judge's address is none.
+        ConfigError: the judge's address is none, or the interpreter of VBench has none.
     """
+    vbench = find_vbench(config)
     hub = [_find_hub(model, config) for model in (CLIP_I, DINO_I)]
+    aligner = find_aligner(CLIP_I, hub[0])
     lpips = find_lpips(Path(config.lpips_weights) if config.lpips_weights else None)
     judge = _find_judge(config)
     reconstructor = _find_reconstructor(config)
-    found = (*hub, lpips, judge, reconstructor)
+    absent = () if isinstance(vbench, Vbench) else vbench
+    found = (*hub, aligner, lpips, judge, reconstructor, *absent)
     return Instruments(
         embedders=tuple(each for each in hub if isinstance(each, HubEmbedder)),
+        aligner=aligner if isinstance(aligner, TextAligner) else None,
         lpips=lpips if isinstance(lpips, Lpips) else None,
         judge=judge if isinstance(judge, ChatJudge) else None,
         reconstructor=None if isinstance(reconstructor, Skipped) else reconstructor,
-        skipped=(*(each for each in found if isinstance(each, Skipped)), *vbench_numbers()),
+        vbench=vbench if isinstance(vbench, Vbench) else None,
+        skipped=tuple(each for each in found if isinstance(each, Skipped)),
     )
 
 
@@ -98,6 +117,20 @@ class ReferenceNumbers:
             nearest = self._instruments.lpips.nearest([_for_lpips(cutout.pixels_HWC)], self._small)
             found[LPIPS] = float(torch.as_tensor(nearest)[0])
         return found
+
+
+class PromptNumber:
+    """One clip's prompt, as CLIP-T reads it; without a prompt there is no number."""
+
+    def __init__(self, instruments: Instruments, prompt: str | None) -> None:
+        self._aligner = instruments.aligner if prompt else None
+        self._text = self._aligner.embed_text(prompt) if self._aligner and prompt else None
+
+    def measure(self, frame_HWC: NDArray[np.uint8]) -> dict[str, float]:
+        """Number of one whole frame, RGB."""
+        if self._aligner is None or self._text is None:
+            return {}
+        return {CLIP_T: self._aligner.align(frame_HWC, self._text)}
 
 
 def _find_hub(model: HubModel, config: BenchmarkConfig) -> HubEmbedder | Skipped:

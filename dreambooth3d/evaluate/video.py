@@ -1,7 +1,8 @@
 """How a clip moves, in plain arithmetic under its own names; one frame at a time.
 
-None of these is a number of VBench (Huang et al. 2024), whose networks are not here: they answer
-the same questions with less. All grow with what their name says.
+Temporal flickering is the published arithmetic of VBench (Huang et al. 2024), which needs no
+network. The others are no numbers of VBench: they answer its questions with less, on small grey
+frames. All grow with what their name says, but that one is 1 where nothing flickers.
 """
 
 from dataclasses import dataclass
@@ -10,8 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dreambooth3d.errors import InputError
-from dreambooth3d.evaluate.skipping import Skipped
+from dreambooth3d.errors import ArtifactError, InputError
 
 Frame = NDArray[np.uint8]
 Map = NDArray[np.float32]
@@ -20,14 +20,6 @@ _WIDTH = 160
 _FASTEST_SHARE = 0.05
 # Farneback's: pyramid scale and levels, window, iterations, neighbourhood and its spread, flags.
 _FLOW = (0.5, 3, 15, 3, 5, 1.2, 0)
-_VBENCH = (
-    "aesthetic_quality",
-    "imaging_quality",
-    "motion_smoothness",
-    "dynamic_degree",
-    "subject_consistency",
-    "overall_consistency_viclip",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +29,8 @@ class Motion:
     Attributes:
         midframe_smoothness: 1 - mean |frame - mean of its neighbours| / 255; 1 is even motion or
             none. Not a number with two frames.
-        frame_steadiness: 1 - mean |frame - next frame| / 255, the arithmetic of VBench's temporal
-            flickering; 1 is a still picture.
+        temporal_flickering: 1 - mean |frame - next frame| / 255 over pixels and channels of whole
+            frames, as in VBench; 1 is a still picture.
         brightness_flicker: mean |second difference of the frames' mean brightness| / 255; 0 where
             light is constant or changes evenly. Not a number with two frames.
         dynamic_degree_farneback: mean over frames of the fastest 5 % of Farneback's flow, in
@@ -46,15 +38,16 @@ class Motion:
     """
 
     midframe_smoothness: float
-    frame_steadiness: float
+    temporal_flickering: float
     brightness_flicker: float
     dynamic_degree_farneback: float
 
 
 class MotionMeter:
-    """Measures frames as they come; remembers two small ones."""
+    """Measures frames as they come; remembers the last one, and two small ones."""
 
     def __init__(self) -> None:
+        self._whole: Frame | None = None
         self._last: list[Map] = []
         self._steps: list[float] = []
         self._middles: list[float] = []
@@ -62,16 +55,20 @@ class MotionMeter:
         self._flows: list[float] = []
 
     def add(self, frame_HWC: Frame) -> None:
-        """Take the next frame, RGB."""
+        """Take the next frame, RGB.
+
+        Raises:
+            ArtifactError: it is of another size than the last one.
+        """
         small = _small(frame_HWC)
-        if self._last:
-            self._steps.append(float(np.abs(small - self._last[-1]).mean()) / 255)
+        if self._whole is not None:
+            self._steps.append(_difference(self._whole, frame_HWC))
             self._flows.append(_fastest(self._last[-1], small))
         if len(self._last) == 2:
             bend = self._last[1] - (self._last[0] + small) / 2
             self._middles.append(float(np.abs(bend).mean()) / 255)
             self._flickers.append(abs(2 * float(bend.mean())) / 255)
-        self._last = [*self._last[-1:], small]
+        self._last, self._whole = [*self._last[-1:], small], frame_HWC
 
     def result(self) -> Motion:
         """Return the numbers of all frames so far.
@@ -85,7 +82,7 @@ class MotionMeter:
             )
         return Motion(
             midframe_smoothness=1 - _mean(self._middles),
-            frame_steadiness=1 - _mean(self._steps),
+            temporal_flickering=1 - _mean(self._steps),
             brightness_flicker=_mean(self._flickers),
             dynamic_degree_farneback=_mean(self._flows),
         )
@@ -104,10 +101,13 @@ def consistency(embeddings_FC: Map) -> float:
     return float((with_first + with_last).mean() / 2)
 
 
-def vbench_numbers() -> tuple[Skipped, ...]:
-    """Name the numbers of VBench, which need its package and the weights of its networks."""
-    reason = "needs the vbench package and its published weights; score the clips with it"
-    return tuple(Skipped(name=f"vbench_{name}", reason=reason) for name in _VBENCH)
+def _difference(before_HWC: Frame, after_HWC: Frame) -> float:
+    if before_HWC.shape != after_HWC.shape:
+        raise ArtifactError(
+            f"frames of a clip must have one size, got {before_HWC.shape[:2]} and "
+            f"{after_HWC.shape[:2]}; make it again"
+        )
+    return float(np.asarray(cv2.absdiff(before_HWC, after_HWC)).mean()) / 255
 
 
 def _small(frame_HWC: Frame) -> Map:

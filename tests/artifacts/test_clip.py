@@ -125,16 +125,23 @@ def test_unreadable_clips_are_named(tmp_path: Path, content: bytes | None) -> No
     assert str(path) in str(caught.value)
 
 
-def test_foreign_comment_is_refused(tmp_path: Path) -> None:
-    with av.open(str(tmp_path / "a.mp4"), "w") as container:
-        container.metadata["comment"] = "made elsewhere"
+@pytest.mark.parametrize(
+    ("comment", "shown"),
+    [(b"made elsewhere", "made elsewhere"), (b"\xe9t\xe9 2020 now", "\ufffdt\ufffd 2020 now")],
+)
+def test_foreign_comment_is_refused(tmp_path: Path, comment: bytes, shown: str) -> None:
+    path, placeholder = tmp_path / "a.mp4", "x" * len(comment)
+    with av.open(str(path), "w") as container:
+        container.metadata["comment"] = placeholder
         stream = container.add_stream("libx264", rate=5)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for frame in frames(2):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
-    with pytest.raises(ArtifactError, match="comment must be a JSON object, got 'made elsewhere'"):
-        read_clip_metadata(tmp_path / "a.mp4")
+    path.write_bytes(path.read_bytes().replace(placeholder.encode(), comment))
+    with pytest.raises(ArtifactError, match=f"comment must be a JSON object, got '{shown}'"):
+        read_clip_metadata(path)
+    assert len(read_clip(path)[0]) == 2
 
 
 def test_contact_sheet_shows_every_image(tmp_path: Path) -> None:

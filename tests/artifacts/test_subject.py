@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from dreambooth3d.artifacts.catalogue import read_subjects_csv
+from dreambooth3d.artifacts.prompt import plain_text
 from dreambooth3d.artifacts.subject import (
     PromptParts,
     Subject,
@@ -318,3 +319,18 @@ def test_subject_folders_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "metadata.json").write_text('{"class_noun": "mug"}')
     with pytest.raises(InputError, match="must have pictures in images/ or references/"):
         read_subject(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "plain"),
+    [
+        ("a video of a [sks rubber duck] on a desk", "a video of a rubber duck on a desk"),
+        ("a sks  Rubber duck and sks rubber ducks", "a Rubber duck and rubber ducks"),
+        ("SKS at sea", "rubber duck at sea"),
+        ("[xyz rubber duck] on [red brick", "rubber duck on red brick"),
+        ("masks of a duck", "masks of a duck"),
+        (" [] ", ""),
+    ],
+)
+def test_a_prompt_is_said_without_brackets_and_trigger(prompt: str, plain: str) -> None:
+    assert plain_text(prompt, class_noun="rubber duck", trigger="sks") == plain

@@ -1,6 +1,7 @@
 """The suite from folders to report, on clips of the embedded world."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,12 @@ from dreambooth3d.evaluate.benchmark import score_benchmark
 from dreambooth3d.evaluate.clip_scoring import Subjects, score_clip, spread
 from dreambooth3d.evaluate.config import BenchmarkConfig
 from dreambooth3d.evaluate.custombench import read_benchmark
+from dreambooth3d.evaluate.hub_embedding import (
+    HubModel,
+    TextAligner,
+    find_aligner,
+    find_embedder,
+)
 from dreambooth3d.evaluate.instruments import Instruments
 from dreambooth3d.evaluate.job import run_benchmark
 from dreambooth3d.evaluate.subject_ruler import build_ruler
@@ -22,6 +29,7 @@ from dreambooth3d.model.backbone import load_backbone
 from dreambooth3d.scenes import make_scene, make_subject, reference_cameras, render_scene
 from dreambooth3d.scenes import render_view as render
 from pipelines import evaluate
+from tests.evaluate.test_hub_embedding import save_clip
 
 SEEDS = {"first": 1_000_000, "second": 1_000_019}
 CONFIG = BenchmarkConfig(frames=2, wrong_frames=1, hub=False, resamples=200)
@@ -94,6 +102,57 @@ def test_a_changed_clip_or_setting_is_scored_anew(
     assert len(list((tmp_path / "out" / "scores").iterdir())) == 2
 
 
+def test_a_changed_prompt_is_scored_anew(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    subjects, clips = folders
+    (clips / "second.mp4").unlink()
+    score(subjects, clips, tmp_path)
+    (clips / "first.json").write_text('{"prompt": "a thing at sea"}')
+    assert not any("scored before" in line for line in score(subjects, clips, tmp_path))
+    assert any("scored before" in line for line in score(subjects, clips, tmp_path))
+
+
+def test_numbers_of_vbench_are_among_the_others(
+    folders: tuple[Path, Path], vbench_python: Path, tmp_path: Path
+) -> None:
+    (folders[1] / "first.json").write_text('{"prompt": "a thing at sea"}')
+    config = replace(CONFIG, vbench_python=str(vbench_python))
+    benchmark, said = read_benchmark(*folders), list[str]()
+    scored, means, _ = score_benchmark(
+        config, benchmark, folders[1], tmp_path / "out", report=said.append
+    )
+    assert means["vbench_imaging_quality"].mean == 70.5
+    assert scored[0].numbers.numbers["vbench_overall_consistency"] == 0.14
+    assert "vbench_overall_consistency" not in scored[1].numbers.numbers
+    data = json.loads((tmp_path / "out" / "report.json").read_text())["data"]
+    assert data["clips"][1]["numbers"]["vbench_dynamic_degree"] == 1.0
+    assert {"clip_t", "vbench_aesthetic_quality"} <= {each["name"] for each in data["skipped"]}
+    page = (tmp_path / "out" / "report.html").read_text()
+    ours = page[page.index("these clips") :]
+    assert 0 < ours.index("70.5") < ours.index("0.14") < ours.index("</table>")
+    assert "no text alignment of 1 clips" in page
+    assert any("are of the package vbench 0.1.5" in line for line in said)
+
+
+def test_frames_are_compared_with_the_prompt(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    _, _, tokenizer = save_clip(tmp_path / "hub")
+    tokenizer.save_pretrained(tmp_path / "hub")
+    wanted = HubModel(kind="clip_i", repository=str(tmp_path / "hub"))
+    aligner = find_aligner(wanted, find_embedder(wanted))
+    assert isinstance(aligner, TextAligner)
+    subject = make_subject(SEEDS["first"])
+    views = [Image.fromarray(render(subject, c, size=96).rgb) for c in reference_cameras(2)]
+    subjects = Subjects(own=build_ruler(views), others={}, references=views)
+    path, instruments = folders[1] / "first.mp4", Instruments(aligner=aligner)
+    found = [
+        score_clip(path, subjects, instruments, CONFIG, lambda *at: None, prompt=prompt)[0]
+        for prompt in ("a mug", None)
+    ]
+    text, frames = aligner.embed_text("a mug"), read_clip(path)[0]
+    expected = np.mean([aligner.align(frames[place], text) for place in (0, 2)])
+    assert found[0].numbers["clip_t"] == pytest.approx(expected)
+    assert "clip_t" not in found[1].numbers
+
+
 def test_a_damaged_clip_is_named_and_what_was_scored_is_kept(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -155,6 +214,7 @@ def test_the_command_shows_its_plan(
     plan = json.loads(capsys.readouterr().out)
     assert (plan["settings"]["frames"], plan["settings"]["seed"]) == (9, 4)
     assert list(plan["plan"]["clips"].values()) == ["first", "second"]
+    assert list(plan["plan"]["prompts"].values()) == [None, None]
 
 
 def test_the_command_plans_the_clips_of_the_subjects_prompts(

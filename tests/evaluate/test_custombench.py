@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dreambooth3d.artifacts.clip import write_clip
 from dreambooth3d.artifacts.subject import write_subject
 from dreambooth3d.errors import ArtifactError, InputError
 from dreambooth3d.evaluate.custombench import read_benchmark
@@ -41,6 +42,31 @@ def test_clips_name_their_subject_in_three_ways(subjects: Path, tmp_path: Path) 
     assert len(names) == 5
     assert found.without_subject == (clips / "landscape.mp4",)
     assert found.without_clip == ("bear",)
+
+
+def test_a_clip_has_the_prompt_that_is_nearest_to_it(subjects: Path, tmp_path: Path) -> None:
+    clips, frames = tmp_path / "clips" / "mug", np.zeros((1, 32, 32, 3), np.uint8)
+    said = dict.fromkeys("abc", "a video of a [sks mug] at sea") | {"d": " [] "}
+    for name, prompt in said.items():
+        write_clip(clips / f"{name}.mp4", frames, fps=8, metadata={"prompt": prompt})
+        (clips / f"{name}.mp4.json").unlink()
+    (clips / "a.json").write_text('{"prompt": "the [sks mug] in a wood"}')
+    (clips / "b.mp4.json").write_text('{"prompt": 3}')
+    (clips / "c.json").write_text('{"prompt": "half a letter \\ud800"}')
+    (clips / "e.mp4").write_bytes(b"no clip")
+
+    def prompts() -> dict[str, str | None]:
+        return {
+            clip.path.stem: clip.prompt for clip in read_benchmark(subjects, clips.parent).clips
+        }
+
+    at_sea = "a video of a mug at sea"
+    expected = {"a": "the mug in a wood", "b": at_sea, "c": at_sea, "d": None, "e": None}
+    assert prompts() == expected
+    (subjects / "mug" / "prompt.txt").write_text("a [sks mug] on a desk\n")
+    assert prompts() == expected | {"d": "a mug on a desk", "e": "a mug on a desk"}
+    (subjects / "mug" / "prompt.txt").write_text("a [sks mug] on a desk\na [sks mug] at home\n")
+    assert prompts() == expected
 
 
 def test_the_published_archive_may_be_passed_whole(subjects: Path, tmp_path: Path) -> None:

@@ -12,12 +12,20 @@ from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
+    CLIPTokenizer,
     Dinov2Config,
     Dinov2Model,
 )
 
 from dreambooth3d.errors import ArtifactError, ConfigError
-from dreambooth3d.evaluate.hub_embedding import DINO_I, HubEmbedder, HubModel, find_embedder
+from dreambooth3d.evaluate.hub_embedding import (
+    DINO_I,
+    HubEmbedder,
+    HubModel,
+    TextAligner,
+    find_aligner,
+    find_embedder,
+)
 from dreambooth3d.evaluate.skipping import Skipped
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -35,16 +43,61 @@ def loaded(model: HubModel) -> HubEmbedder:
     return found
 
 
-def test_clip_embeddings_are_those_of_transformers(tmp_path: Path) -> None:
+def save_clip(folder: Path) -> tuple[CLIPModel, CLIPImageProcessor, CLIPTokenizer]:
+    """A random CLIP that reads 12 tokens; of its tokenizer nothing is saved."""
     torch.manual_seed(0)
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "mu", "mug</w>"]
+    vocabulary = {word: i for i, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
+    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=[("m", "u"), ("mu", "g</w>")])
     vision = SMALL | {"intermediate_size": 64, "image_size": 32, "patch_size": 8}
-    text = SMALL | {"intermediate_size": 64, "vocab_size": 50}
+    text = SMALL | {
+        "intermediate_size": 64, "vocab_size": len(vocabulary), "max_position_embeddings": 12,
+        "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
+    }  # fmt: skip
     clip = CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=16)).eval()
-    clip.save_pretrained(tmp_path)
+    clip.save_pretrained(folder)
     processor = CLIPImageProcessor(
         size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
     )
-    processor.save_pretrained(tmp_path)
+    processor.save_pretrained(folder)
+    return clip, processor, tokenizer
+
+
+def test_text_alignment_is_that_of_transformers(tmp_path: Path) -> None:
+    clip, processor, tokenizer = save_clip(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    wanted = HubModel(kind="clip_i", repository=str(tmp_path))
+    aligner = find_aligner(wanted, find_embedder(wanted))
+    assert isinstance(aligner, TextAligner)
+    texts = ("a mug at sea", "a red mug", "a video of a mug on a wooden desk")
+    assert [aligner.cuts(text) for text in texts] == [False, False, True]
+    for text in texts:
+        tokens = tokenizer([text], truncation=True, max_length=12, return_tensors="pt")
+        assert tokens["input_ids"][0, -1] == tokenizer.eos_token_id
+        prepared = processor(images=list(map(Image.fromarray, pictures())), return_tensors="pt")
+        with torch.no_grad():
+            found = clip(**tokens, **prepared)
+        theirs = found.logits_per_image[:, 0] / clip.logit_scale.exp()
+        ours = [aligner.align(picture, aligner.embed_text(text)) for picture in pictures()]
+        assert ours == pytest.approx(theirs.tolist(), abs=1e-6)
+    assert len({aligner.align(pictures()[0], aligner.embed_text(text)) for text in texts}) == 3
+
+
+def test_text_alignment_without_words_is_skipped(tmp_path: Path) -> None:
+    save_clip(tmp_path)
+    wanted = HubModel(kind="clip_i", repository=str(tmp_path))
+    found = find_aligner(wanted, find_embedder(wanted))
+    assert isinstance(found, Skipped)
+    assert (found.name, "is not here: got one of" in found.reason) == ("clip_t", True)
+    found = find_aligner(wanted, Skipped(name="clip_i", reason="no weights"))
+    assert found == Skipped(name="clip_t", reason="no weights")
+    with pytest.raises(ConfigError, match="must be embedded by clip_i"):
+        TextAligner(embedder=HubEmbedder(kind="dino_i", model=None, processor=None), tokenizer=None)
+
+
+def test_clip_embeddings_are_those_of_transformers(tmp_path: Path) -> None:
+    clip, processor, _ = save_clip(tmp_path)
     ours = loaded(HubModel(kind="clip_i", repository=str(tmp_path)))(pictures(), batch_size=2)
     for row, picture in zip(ours, pictures(), strict=True):
         prepared = processor(images=Image.fromarray(picture), return_tensors="pt")
