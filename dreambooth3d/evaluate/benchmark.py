@@ -1,6 +1,5 @@
 """Score a folder of clips against a folder of subjects; scores of a clip are made once."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,10 +15,10 @@ from dreambooth3d.evaluate.benchmark_report import ScoredClip, write_benchmark_r
 from dreambooth3d.evaluate.clip_scoring import ClipNumbers, ClipPictures, Subjects, score_clip
 from dreambooth3d.evaluate.config import BenchmarkConfig
 from dreambooth3d.evaluate.custombench import Benchmark, BenchmarkClip, list_names
-from dreambooth3d.evaluate.geometry import Geometer, Shape
+from dreambooth3d.evaluate.geometry import Shape, find_geometer
 from dreambooth3d.evaluate.instruments import Instruments, find_instruments
 from dreambooth3d.evaluate.intervals import Interval
-from dreambooth3d.evaluate.reconstruct import HULL
+from dreambooth3d.evaluate.scoring_progress import ScoringProgress
 from dreambooth3d.evaluate.skipping import Skipped
 from dreambooth3d.evaluate.subject_ruler import SubjectRuler, build_ruler
 from dreambooth3d.evaluate.vbench import VbenchClip, measure_clips
@@ -27,9 +26,6 @@ from dreambooth3d.evaluate.vbench import VbenchClip, measure_clips
 # Raised by hand when a number is measured in another way.
 REVISION = 3
 _SHEET_TILE = 128
-_SAY_EVERY_SECONDS = 15.0
-# Frames before which the time that is left would be that of loading models.
-_FIRST_FRAMES = 8
 # Subjects below which a bootstrap knows hardly more than the least and the most.
 _FEW = 5
 # What decides the report alone, not a clip's scores.
@@ -90,7 +86,7 @@ def _score_clips(
         ArtifactError: none can be read.
     """
     scored, of_scored = list[ScoredClip](), list[BenchmarkClip]()
-    progress = _Progress(len(benchmark.clips), report)
+    progress = ScoringProgress(len(benchmark.clips), report)
     unreadable: dict[str, ArtifactError] = {}
     for clip in benchmark.clips:
         name = clip.path.relative_to(clips).as_posix()
@@ -162,7 +158,7 @@ class _Desk:
         self._scores = out / "scores"
         self._rulers: dict[str, SubjectRuler] = {}
         self._hashes: dict[str, list[str]] = {}
-        self._geometer = _find_geometer(config, instruments, out, report)
+        self._geometer = find_geometer(config, instruments, out, report)
 
     def folder_of(self, clip: BenchmarkClip) -> Path:
         """Where scores are: named after all that decides them."""
@@ -218,70 +214,6 @@ class _Desk:
             paths = self._benchmark.subjects[subject].references
             self._hashes[subject] = [content_hash(path) for path in paths]
         return self._hashes[subject]
-
-
-def _find_geometer(
-    config: BenchmarkConfig, instruments: Instruments, out: Path, report: Callable[[str], None]
-) -> Geometer | None:
-    """Return what measures shapes, where that was asked for and is here."""
-    if not config.reconstructor or (
-        instruments.reconstructor is None and config.reconstructor != HULL
-    ):
-        return None
-    return Geometer(
-        config.reconstructor,
-        instruments.reconstructor,
-        num_frames=config.geometry_frames,
-        home=out / "clouds",
-        report=report,
-    )
-
-
-class _Progress:
-    """Says where the work stands, and when it will be done."""
-
-    def __init__(self, total: int, report: Callable[[str], None]) -> None:
-        self._total, self._report = total, report
-        self._done = self._known = 0
-        self._name, self._is_known = "", False
-        self._started = self._said = time.monotonic()
-
-    def start(self, name: str, *, is_known: bool) -> None:
-        self._name, self._is_known = name, is_known
-        self._known += is_known
-
-    def frame(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if now - self._said >= _SAY_EVERY_SECONDS:
-            self._said = now
-            share = self._done - self._known + done / total
-            is_known = self._done > self._known or done >= _FIRST_FRAMES
-            left = f", about {self._left(share, now)} left" if is_known else ""
-            self._report(
-                f"evaluate: {self._name} frame {done} of {total}, clip {self._done + 1} of "
-                f"{self._total}{left}"
-            )
-
-    def leave_out(self, error: ArtifactError) -> None:
-        self._done += 1
-        self._report(f"evaluate: {self._name} is not scored: {error}")
-
-    def finish(self, identity: float) -> None:
-        self._done += 1
-        known = ", scored before" if self._is_known else ""
-        left = ""
-        if self._done < self._total and self._done > self._known:
-            rest = self._left(self._done - self._known, time.monotonic())
-            left = f", about {rest} left"
-        self._report(
-            f"evaluate: {self._name} identity {identity:.3f} "
-            f"({self._done} of {self._total}{known}{left})"
-        )
-
-    def _left(self, share: float, now: float) -> str:
-        rest = self._total - self._known - share
-        seconds = (now - self._started) / max(share, 1e-6) * max(rest, 0)
-        return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def _rows(pictures: ClipPictures) -> list[tuple[str, list[Any]]]:

@@ -27,8 +27,10 @@ from dreambooth3d.evaluate.alignment import align
 from dreambooth3d.evaluate.chamfer import Chamfer, chamfer_after
 from dreambooth3d.evaluate.clip_scoring import spread
 from dreambooth3d.evaluate.cloud_picture import draw_clouds
+from dreambooth3d.evaluate.config import BenchmarkConfig
+from dreambooth3d.evaluate.instruments import Instruments
 from dreambooth3d.evaluate.point_file import read_points, write_points
-from dreambooth3d.evaluate.reconstruct import Reconstructor
+from dreambooth3d.evaluate.reconstruct import HULL, Reconstructor
 from dreambooth3d.evaluate.skipping import Skipped
 from dreambooth3d.evaluate.visual_hull import VisualHull
 from dreambooth3d.scenes import Camera
@@ -176,6 +178,23 @@ class Geometer:
         versioned = {"by": reconstructor.name, "frames": self._num_frames}
         hashes = [content_hash(path) for path in (*pictures, *subject.references)]
         return self._home / artifact_key("cloud", _REVISION, versioned, hashes)
+
+
+def find_geometer(
+    config: BenchmarkConfig, instruments: Instruments, out: Path, report: Callable[[str], None]
+) -> Geometer | None:
+    """Return what measures shapes, where that was asked for and is here; clouds go below `out`."""
+    if not config.reconstructor or (
+        instruments.reconstructor is None and config.reconstructor != HULL
+    ):
+        return None
+    return Geometer(
+        config.reconstructor,
+        instruments.reconstructor,
+        num_frames=config.geometry_frames,
+        home=out / "clouds",
+        report=report,
+    )
 
 
 def outline(frame_HWC: Pixels, look: Look) -> NDArray[np.bool_]:
