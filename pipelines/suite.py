@@ -85,6 +85,7 @@ def score_clips(given: argparse.Namespace) -> int:
             "clips": {str(clip.path): clip.subject for clip in found.clips},
             "prompts": {str(clip.path): clip.prompt for clip in found.clips},
             "not scored": [str(path) for path in found.without_subject],
+            "cannot be used": dict(found.refused),
             "report": str(out / "report.html"),
         }
         print_plan(config, plan)
@@ -96,7 +97,7 @@ def score_clips(given: argparse.Namespace) -> int:
 def _make_clips(given: argparse.Namespace) -> bool:
     """Make the clips that are to be scored; True when this was a dry run, which makes none."""
     adapters = adapters_in(given.adapters) if given.adapters else adapters_by_subject(given.out)
-    orders = benchmark_orders(read_benchmark_subjects(given.subjects), adapters)
+    orders = benchmark_orders(read_benchmark_subjects(given.subjects).usable, adapters)
     config = apply_settings(find_recipe(given.generate).generate, given.clip_settings)
     if given.dry_run:
         print_plan(config, generate.plan(config, orders, given.clips))

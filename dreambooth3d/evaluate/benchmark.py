@@ -47,7 +47,7 @@ def score_benchmark(
     """Score every clip and write the report into `out`; what was scored before is taken from there.
 
     Returns:
-        The scored clips, the means, and the names of clips that cannot be read.
+        The scored clips, the means, and the names of clips and subjects that cannot be used.
 
     Raises:
         ArtifactError: no clip, or an earlier score, can be read.
@@ -74,7 +74,7 @@ def score_benchmark(
     over = _told(means["identity"].num_values, "subject")
     report(f"evaluate: identity {means['identity']} over {over}")
     report(f"evaluate: {out / 'report.html'}")
-    return scored, means, unreadable
+    return scored, means, (*benchmark.refused, *unreadable)
 
 
 def _score_clips(
@@ -289,7 +289,7 @@ def _of_prompts(instruments: Instruments, clips: Sequence[BenchmarkClip]) -> lis
 
 
 def _notes(benchmark: Benchmark) -> list[str]:
-    notes = []
+    notes = [f"{name} cannot be used: {reason}" for name, reason in benchmark.refused.items()]
     if benchmark.without_subject:
         names = ", ".join(path.name for path in benchmark.without_subject)
         notes.append(f"not scored, for they name no subject: {names}")

@@ -11,12 +11,12 @@ A clip's prompt is "prompt" of that JSON file, else of the comment in the clip, 
 of its subject's prompt.txt.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dreambooth3d.artifacts.clip import read_clip_metadata
-from dreambooth3d.artifacts.image import natural_order
+from dreambooth3d.artifacts.image import natural_order, read_image
 from dreambooth3d.artifacts.jsonfile import JsonValue, read_json
 from dreambooth3d.artifacts.prompt import check_text, plain_text
 from dreambooth3d.artifacts.subject import Subject, read_subject
@@ -50,22 +50,37 @@ class Benchmark:
         clips: in the order of their subjects and names.
         without_subject: clips that name no subject of the benchmark.
         without_clip: ids of subjects that no clip shows.
+        refused: names of folders and clips that cannot be used, with the reason.
     """
 
     subjects: Mapping[str, Subject]
     clips: tuple[BenchmarkClip, ...]
     without_subject: tuple[Path, ...]
     without_clip: tuple[str, ...]
+    refused: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkSubjects:
+    """What is in a folder of subjects.
+
+    Attributes:
+        usable: by id.
+        refused: names of folders that cannot be used, with the reason.
+    """
+
+    usable: Mapping[str, Subject]
+    refused: Mapping[str, str]
 
 
 def read_benchmark(subjects: Path, clips: Path) -> Benchmark:
-    """Read both folders.
+    """Read both folders; what cannot be used costs itself alone.
 
     Raises:
-        InputError: a folder is absent, a subject cannot be used, or no clip names a subject.
-        ArtifactError: a JSON file is damaged.
+        InputError: a folder is absent, no subject can be used, or no clip names one.
     """
-    found = read_benchmark_subjects(subjects)
+    of_subjects = read_benchmark_subjects(subjects)
+    found, refused = of_subjects.usable, dict(of_subjects.refused)
     if not clips.is_dir():
         there = "a file" if clips.exists() else "nothing"
         raise InputError(f"--clips must be a folder, got {there} at {clips}; check the path")
@@ -75,57 +90,99 @@ def read_benchmark(subjects: Path, clips: Path) -> Benchmark:
             f"--clips must hold clips ({', '.join(_CLIP_SUFFIXES)}), got none in {clips}; "
             "make some with pipelines/generate.py or copy them there"
         )
-    named = {path: _subject_of(path, clips, found) for path in paths}
-    chosen = [
-        BenchmarkClip(path=path, subject=name, prompt=_prompt_of(path, found[name]))
-        for path, name in named.items()
-        if name is not None
-    ]
-    unknown = tuple(path for path, name in named.items() if name is None)
+    chosen, unknown = list[BenchmarkClip](), list[Path]()
+    for path in paths:
+        try:
+            clip = _read_clip(path, clips, of_subjects)
+        except (ArtifactError, InputError) as error:
+            refused[path.relative_to(clips).as_posix()] = str(error)
+            continue
+        if clip is None:
+            unknown.append(path)
+        else:
+            chosen.append(clip)
     if not chosen:
         raise InputError(
-            f"clips must say which subject they show, got {list_names(unknown)} and subjects "
-            f"{', '.join(found)}; name a clip <subject>.mp4, put it into a folder <subject>/, or "
-            'write {"subject": "<subject>"} into <clip>.mp4.json'
+            f"clips must say which subject they show, got {list_names(paths)}{_first(refused)} and "
+            f"subjects {', '.join(found)}; name a clip <subject>.mp4, put it into a folder "
+            '<subject>/, or write {"subject": "<subject>"} into <clip>.mp4.json'
         )
     chosen.sort(key=lambda clip: (clip.subject, natural_order(clip.path)))
     shown = {clip.subject for clip in chosen}
     return Benchmark(
         subjects=found,
         clips=tuple(chosen),
-        without_subject=unknown,
+        without_subject=tuple(unknown),
         without_clip=tuple(name for name in found if name not in shown),
+        refused=refused,
     )
 
 
-def read_benchmark_subjects(folder: Path) -> dict[str, Subject]:
-    """Read the subjects alone, by id.
+def read_benchmark_subjects(folder: Path) -> BenchmarkSubjects:
+    """Read the subjects alone.
 
     Raises:
-        InputError: the folder is absent or holds none, or one has no views.
-        ArtifactError: a JSON file is damaged.
+        InputError: the folder is absent, or none in it can be used.
     """
     if not folder.is_dir():
         raise InputError(f"--subjects must be a folder, got nothing at {folder}; check the path")
     # The published archive has everything one level down.
     home = folder / "subjects" if (folder / "subjects").is_dir() else folder
-    found: dict[str, Subject] = {}
+    found, refused = dict[str, Subject](), dict[str, str]()
     for place in sorted(home.iterdir(), key=natural_order):
-        if not (place / "metadata.json").is_file():
+        if not (place / "metadata.json").is_file() and not (place / "references").is_dir():
             continue
-        subject = read_subject(place)
-        if not subject.references:
-            raise InputError(
-                f"subject {subject.id} must have background-free views, got no pictures in "
-                f"{place / 'references'}; add them"
-            )
-        found[subject.id] = subject
+        try:
+            subject = _read_usable(place)
+            if subject.id in found:
+                raise InputError(f"id {subject.id} must be of one subject, got it again; change it")
+        except (ArtifactError, InputError) as error:
+            refused[place.name] = str(error)
+        else:
+            found[subject.id] = subject
     if not found:
         raise InputError(
             "--subjects must hold folders <id>/ with metadata.json and references/, "
-            f"got none in {folder}; pass the benchmark's folder"
+            f"got none that can be used in {folder}{_first(refused)}; pass the benchmark's folder"
         )
-    return found
+    return BenchmarkSubjects(usable=found, refused=refused)
+
+
+def _read_usable(place: Path) -> Subject:
+    """Read a subject with views that can be decoded.
+
+    Raises:
+        InputError: there are none, or one cannot.
+        ArtifactError: its JSON file is missing or damaged.
+    """
+    subject = read_subject(place)
+    if not subject.references:
+        raise InputError(
+            f"subject {subject.id} must have background-free views, got no pictures in "
+            f"{place / 'references'}; add them"
+        )
+    for view in subject.references:
+        read_image(view)
+    return subject
+
+
+def _first(refused: Mapping[str, str]) -> str:
+    return next((f" ({name}: {reason})" for name, reason in refused.items()), "")
+
+
+def _read_clip(path: Path, root: Path, subjects: BenchmarkSubjects) -> BenchmarkClip | None:
+    """Return a clip with its subject; None where nothing names one.
+
+    Raises:
+        InputError: its subject is there, but cannot be used.
+        ArtifactError: the JSON file beside it is damaged.
+    """
+    name = _subject_of(path, root, {*subjects.usable, *subjects.refused})
+    if name is None:
+        return None
+    if name not in subjects.usable:
+        raise InputError(f"its subject {name} cannot be used")
+    return BenchmarkClip(path=path, subject=name, prompt=_prompt_of(path, subjects.usable[name]))
 
 
 def _is_clip(path: Path, root: Path) -> bool:
@@ -133,7 +190,7 @@ def _is_clip(path: Path, root: Path) -> bool:
     return path.suffix.lower() in _CLIP_SUFFIXES and path.is_file() and not is_hidden
 
 
-def _subject_of(path: Path, root: Path, subjects: Mapping[str, Subject]) -> str | None:
+def _subject_of(path: Path, root: Path, subjects: Collection[str]) -> str | None:
     """Ask the JSON file, then the folder, then the name; None where none knows."""
     for description in _beside(path):
         said = description.get("subject")

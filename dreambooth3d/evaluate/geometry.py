@@ -128,49 +128,65 @@ class Geometer:
             clip: of the object.
             subject: the true one.
             look: by which it is found in frames.
-
-        Raises:
-            ArtifactError: the clip or the scan cannot be read.
         """
+        try:
+            return self._compared(clip, subject, look)
+        except (ArtifactError, InputError) as error:
+            # A scan, a capture or a description that cannot be used costs this number alone.
+            return Skipped(name=f"chamfer_{self.kind}", reason=str(error))
+
+    def _compared(self, clip: Path, subject: Subject, look: Look) -> Shape:
         truth = self.true_cloud(subject, look)
-        made = truth if isinstance(truth, str) else self.clip_cloud(clip, subject, look)
-        if isinstance(truth, str) or isinstance(made, str):
-            return Skipped(name=f"chamfer_{self.kind}", reason=str(made))
+        made = self.clip_cloud(clip, subject, look)
         move = align(made, truth)
         picture = self._home / "pictures" / f"{content_hash(clip)[:16]}-{subject.id}.png"
         draw_clouds(picture, move(made), truth)
         return Shape(chamfer=chamfer_after(move, made, truth), kind=self.kind, picture=picture)
 
-    def clip_cloud(self, clip: Path, subject: Subject, look: Look) -> Cloud | str:
-        """The cloud of a clip's object, or why there is none."""
+    def clip_cloud(self, clip: Path, subject: Subject, look: Look) -> Cloud:
+        """The cloud of a clip's object.
+
+        Raises:
+            InputError: none can be made, also not when it was tried before.
+            ArtifactError: the clip, or what tells how it turns, cannot be read.
+        """
         total = count_frames(clip)
         places = spread(total, self._num_frames)
         reconstructor = self._reconstructor or _hull(clip, places, total)
         if reconstructor is None:
-            return 'no {"turntable": {}} in the JSON file beside the clip tells how it turns'
+            raise InputError(
+                'clip must have {"turntable": {}} in the JSON file beside it, got none; say how it '
+                "turns"
+            )
         folder = self._folder(reconstructor, [clip], subject)
         if not folder.is_dir():
             chosen = set(places)
             frames = (f for i, f in enumerate(stream_clip(clip)) if i in chosen)
             self._report(f"evaluate: shape of {clip.name} from {len(places)} frames ...")
             _publish(folder, reconstructor, frames, look)
-        return _kept(folder)
+        return _kept(folder, whose="clip")
 
-    def true_cloud(self, subject: Subject, look: Look) -> Cloud | str:
-        """The cloud of the subject itself, or why there is none."""
+    def true_cloud(self, subject: Subject, look: Look) -> Cloud:
+        """The cloud of the subject itself.
+
+        Raises:
+            InputError: none can be made, also not when it was tried before.
+            ArtifactError: the scan cannot be read.
+        """
         scan = subject.references[0].parent.parent / SCAN
         if scan.is_file():
             return read_points(scan)
         if self._reconstructor is None or subject.images == subject.references:
-            return f"{subject.id} has neither {SCAN} nor captures in images/ to make one of"
+            raise InputError(
+                f"{subject.id} must have {SCAN} or captures in images/, got neither; add one"
+            )
         folder = self._folder(self._reconstructor, subject.images, subject)
         if not folder.is_dir():
             frames = (np.asarray(flatten(read_image(path))) for path in subject.images)
             count = len(subject.images)
             self._report(f"evaluate: shape of {subject.id} from {count} captures ...")
             _publish(folder, self._reconstructor, frames, look)
-        found = _kept(folder)
-        return f"captures of {subject.id}: {found}" if isinstance(found, str) else found
+        return _kept(folder, whose=f"captures of {subject.id}")
 
     def _folder(
         self, reconstructor: Reconstructor, pictures: Sequence[Path], subject: Subject
@@ -218,10 +234,10 @@ def _publish(
             write_json(aside / _REFUSED, {"why": str(refused)})
 
 
-def _kept(folder: Path) -> Cloud | str:
+def _kept(folder: Path, *, whose: str) -> Cloud:
     refused = folder / _REFUSED
     if refused.is_file():
-        return str(read_json(refused, what="reason without a cloud")["why"])
+        raise InputError(f"{whose}: {read_json(refused, what='reason without a cloud')['why']}")
     return read_points(folder / _CLOUD)
 
 

@@ -102,7 +102,7 @@ def run_benchmark(
     """Score clips against the benchmark's subjects; write `report.html`, `report.json`, MLflow.
 
     Returns:
-        The scored clips, and the names of clips that cannot be read.
+        The scored clips, and the names of clips and subjects that cannot be used.
 
     Raises:
         InputError: a folder cannot be used, see `read_benchmark`.

@@ -172,7 +172,7 @@ def test_without_a_readable_clip_there_is_no_report(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     subjects, clips = folders
-    for clip in clips.iterdir():
+    for clip in clips.glob("*.mp4"):
         clip.write_bytes(b"no clip")
     with pytest.raises(ArtifactError, match=r"first\.mp4"):
         score(subjects, clips, tmp_path)

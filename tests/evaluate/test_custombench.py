@@ -7,7 +7,7 @@ from PIL import Image
 
 from dreambooth3d.artifacts.clip import write_clip
 from dreambooth3d.artifacts.subject import write_subject
-from dreambooth3d.errors import ArtifactError, InputError
+from dreambooth3d.errors import InputError
 from dreambooth3d.evaluate.custombench import read_benchmark
 from dreambooth3d.evaluate.intervals import bootstrap
 
@@ -88,7 +88,7 @@ def test_what_cannot_be_scored_is_said(subjects: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"clip2\.mp4 and 2 more and subjects bear, duck, mug"):
         read_benchmark(subjects, clips)
     (clips / "clip1.mp4.json").write_text("{")
-    with pytest.raises(ArtifactError, match=r"clip1\.mp4\.json"):
+    with pytest.raises(InputError, match=r"2 more \(clip1\.mp4: .*clip1\.mp4\.json"):
         read_benchmark(subjects, clips)
     with pytest.raises(InputError, match="--subjects must be a folder"):
         read_benchmark(tmp_path / "none", clips)
@@ -96,11 +96,31 @@ def test_what_cannot_be_scored_is_said(subjects: Path, tmp_path: Path) -> None:
         read_benchmark(clips, clips)
 
 
-def test_a_subject_without_views_is_named(subjects: Path, tmp_path: Path) -> None:
-    touch(tmp_path / "clips" / "mug.mp4")
+def test_what_cannot_be_used_costs_itself_alone(subjects: Path, tmp_path: Path) -> None:
+    clips = tmp_path / "clips"
+    for name in ("mug", "bear", "duck"):
+        touch(clips / f"{name}.mp4")
+    touch(clips / "two" / "mug.mp4")
+    (clips / "two" / "mug.mp4.json").write_text("[")
+    (subjects / "bear" / "references" / "001.png").write_bytes(b"no picture")
+    (subjects / "duck" / "metadata.json").unlink()
+    (subjects / "notes").mkdir()
+    found = read_benchmark(subjects, clips)
+    assert [clip.path.name for clip in found.clips] == ["mug.mp4"]
+    assert list(found.subjects) == ["mug"]
+    assert set(found.refused) == {"bear", "duck", "bear.mp4", "duck.mp4", "two/mug.mp4"}
+    assert "001.png" in found.refused["bear"]
+    assert "metadata.json" in found.refused["duck"]
+    assert found.refused["duck.mp4"] == "its subject duck cannot be used"
     (subjects / "mug" / "references" / "001.png").unlink()
-    with pytest.raises(InputError, match="subject mug must have background-free views"):
-        read_benchmark(subjects, tmp_path / "clips")
+    with pytest.raises(InputError, match=r"none that can be used.*bear: "):
+        read_benchmark(subjects, clips)
+
+
+def test_an_id_is_of_one_subject(subjects: Path, tmp_path: Path) -> None:
+    touch(tmp_path / "clips" / "mug.mp4")
+    (subjects / "duck" / "metadata.json").write_text('{"id": "bear", "class_noun": "duck"}')
+    assert list(read_benchmark(subjects, tmp_path / "clips").refused) == ["duck"]
 
 
 def test_intervals_cover_the_mean_and_are_repeatable() -> None:

@@ -91,11 +91,14 @@ def test_what_has_no_shape_is_named_and_costs_nothing_else(
     assert all("identity" in clip.numbers.numbers for clip in scored)
     assert not any("chamfer" in name for clip in scored for name in clip.numbers.numbers)
     text = "\n".join(said)
-    assert 'first.mp4 has no chamfer_visual_hull: no {"turntable": {}}' in text
-    assert "second.mp4 has no chamfer_visual_hull: second has neither cloud.ply" in text
+    assert 'first.mp4 has no chamfer_visual_hull: clip must have {"turntable": {}}' in text
+    assert "second.mp4 has no chamfer_visual_hull: second must have cloud.ply or captures" in text
     (clips / "first.mp4.json").write_text('{"turntable": {"turn": 3}}')
-    with pytest.raises(ArtifactError, match="turntable must be numbers named first_deg"):
-        run_benchmark(CONFIG, subjects, clips, tmp_path / "out", report=said.append)
+    (subjects / "second" / "cloud.ply").write_text("no cloud")
+    run_benchmark(CONFIG, subjects, clips, tmp_path / "out", report=said.append)
+    text = "\n".join(said)
+    assert "first.mp4 has no chamfer_visual_hull: turntable must be numbers named" in text
+    assert "second.mp4 has no chamfer_visual_hull: point cloud must be a PLY file" in text
 
 
 def test_frames_that_colmap_cannot_use_are_tried_once(
