@@ -69,10 +69,6 @@ def test_a_turntable_is_nearer_to_the_scan_of_its_own_subject(
     assert len(clouds) == 2
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("its shape in blue, the true one in grey</figcaption>") == 2
-    before = {folder: folder.stat().st_mtime_ns for folder in clouds}
-    again, _ = run_benchmark(CONFIG, *folders, tmp_path / "out", report=lambda _: None)
-    assert again[0].numbers == scored[0].numbers
-    assert {folder: folder.stat().st_mtime_ns for folder in clouds} == before
     # The scores themselves do not depend on shapes: without them nothing is scored again.
     said: list[str] = []
     run_benchmark(replace(CONFIG, reconstructor=""), *folders, tmp_path / "out", report=said.append)
