@@ -7,8 +7,7 @@ import numpy as np
 from benchmarks.evaluate_clips import CLIPS, OWN, SHARED, need, rulers
 from benchmarks.rows import RowSkippedError
 from dreambooth3d.artifacts.clip import read_clip
-from dreambooth3d.evaluate.chamfer import aligned_chamfer
-from dreambooth3d.evaluate.geometry import outline
+from dreambooth3d.evaluate.geometry import compare, outline
 from dreambooth3d.evaluate.reconstruct import Cloud, find_reconstructor
 from dreambooth3d.evaluate.skipping import Skipped
 
@@ -20,8 +19,9 @@ def shapes_apart(_: int) -> float:
     """
     best, *others = (need(SHARED / "clips") / f"{name}.mp4" for name in CLIPS)
     truth = _cloud(best)
-    own = aligned_chamfer(_cloud(best, every=2), truth).distance
-    return min(aligned_chamfer(_cloud(clip), truth).distance for clip in others) - own
+    _, own = compare(_cloud(best, every=2), truth)
+    apart = [compare(_cloud(clip), truth)[1].distance for clip in others]
+    return min(apart) - own.distance
 
 
 def _cloud(clip: Path, every: int = 1) -> Cloud:

@@ -218,7 +218,12 @@ def write_subject(
 def _read_prompts(path: Path) -> tuple[str, ...]:
     if not path.is_file():
         return ()
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"prompts must be UTF-8, got {path} ({error}); save it as UTF-8"
+        ) from error
     return tuple(line.strip() for line in lines if line.strip())
 
 

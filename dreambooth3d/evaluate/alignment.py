@@ -26,6 +26,8 @@ _FINE_POINTS, _FINE_ROUNDS = 3000, 60
 # Relative gain per round below which the refinement has arrived.
 _ARRIVED = 1e-6
 _TWIST_DEG = 45.0
+# Of the squared extents: a cloud that is this much narrower can be turned about itself anyhow.
+_LINE = 1e-8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,7 +112,9 @@ def unit_frame(points_N3: Cloud) -> Similarity:
     radius = float(np.sqrt((apart**2).sum(axis=1).mean()))
     if radius <= 1e-12 * max(1.0, float(np.abs(middle).max())):
         raise InputError("point cloud must have an extent, got one place; reconstruct it again")
-    _, axes = np.linalg.eigh(apart.T @ apart)
+    spreads, axes = np.linalg.eigh(apart.T @ apart)
+    if spreads[1] <= _LINE * spreads[2]:
+        raise InputError("point cloud must be no line, got points on one; reconstruct it again")
     rotation = (axes * np.array([1.0, 1.0, np.sign(np.linalg.det(axes))])).T
     return Similarity(scale=1 / radius, rotation=rotation, shift=-rotation @ middle / radius)
 
@@ -129,24 +133,26 @@ def _starts() -> Iterator[Similarity]:
 def _refined(
     move: Similarity, source_N3: Cloud, target_N3: Cloud, rounds: int
 ) -> tuple[float, Similarity]:
-    """Iterate closest points from both sides; return the last mean squared distance, and the move.
+    """Iterate closest points from both sides; return the least mean squared distance, and its move.
 
     Distances are divided by the move's scale, or a cloud that shrinks to a point would win.
     """
     near_source, near_target = cKDTree(source_N3), cKDTree(target_N3)
-    error = np.inf
+    best, found = np.inf, move
     for _ in range(rounds):
         moved, back = move(source_N3), move.inverse()(target_N3)
         there, to_target = near_target.query(moved)
         here, to_source = near_source.query(back)
         now = float((there**2).mean() / move.scale + (here**2).mean() * move.scale)
-        if error - now <= _ARRIVED * now:
-            return min(error, now), move
-        error = now
+        has_arrived = best - now <= _ARRIVED * now
+        if now < best:
+            best, found = now, move
+        if has_arrived:
+            break
         pairs_from = np.concatenate([source_N3, source_N3[to_source]])
         pairs_to = np.concatenate([target_N3[to_target], target_N3])
         move = fit_similarity(pairs_from, pairs_to)
-    return error, move
+    return best, found
 
 
 def _thinned(points_N3: Cloud, wanted: int) -> Cloud:

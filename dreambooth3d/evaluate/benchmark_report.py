@@ -21,7 +21,9 @@ _SUMMARY = (
     "is neither CLIP-I nor DINO-I and has no place in their columns: compare clips, and compare a "
     "clip with its score against wrong subjects.\n\n"
     "Intervals are bootstrap 95 % intervals over subjects; a clip's are over its frames, which "
-    "resemble each other, and are too narrow as a statement about other clips."
+    "resemble each other, and are too narrow as a statement about other clips.\n\n"
+    "CLIP-I and DINO-I are of CLIP ViT-B/32 and DINOv2 ViT-B/14: the paper does not say which "
+    "sizes it used."
 )
 _PUBLISHED_COLUMNS = (
     "method", "CLIP-I", "DINO-I", "accuracy", "completeness", "CD",
@@ -139,7 +141,7 @@ def _mean_table(means: Mapping[str, Interval]) -> Table:
 
 
 def _published_table(means: Mapping[str, Interval]) -> Table:
-    """The paper's rows, and ours where the very same number was measured."""
+    """The paper's rows, and ours where a number of that name was measured."""
     names = (_OUR_NAMES.get(column, "") for column in _PUBLISHED_COLUMNS[1:])
     ours = (_OURS, *(means[name].mean if name in means else None for name in names))
     return Table(

@@ -1,5 +1,8 @@
 """How far two surfaces are apart, as point clouds: accuracy, completeness and their mean.
 
+Distances to a cloud shrink the more points it has. `even_clouds` makes clouds of one size of what
+reconstructors give, without the points that lie far from all others.
+
 Accuracy is the mean distance from a predicted point to the nearest true one (what was added or
 misplaced), completeness the way back (what is missing), as in the benchmark's table.
 """
@@ -13,6 +16,9 @@ from scipy.spatial import cKDTree
 from dreambooth3d.evaluate.alignment import Similarity, align, unit_frame
 
 Cloud = NDArray[np.float64]
+
+# Neighbours whose mean distance tells strays, and how often the usual one is too far.
+_NEIGHBOURS, _STRAY = 8, 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,3 +68,23 @@ def chamfer_after(move: Similarity, predicted_N3: Cloud, true_M3: Cloud) -> Cham
     moved_radius = move.scale / unit_frame(predicted_N3).scale
     unit = float(np.sqrt(radius * moved_radius))
     return Chamfer(accuracy=found.accuracy / unit, completeness=found.completeness / unit)
+
+
+def even_clouds(*clouds: Cloud, num_points: int) -> tuple[Cloud, ...]:
+    """Leave out strays, and bring what has more points to `num_points`, the same ones each time."""
+    found = []
+    for points_N3 in map(without_strays, clouds):
+        count = min(num_points, len(points_N3))
+        chosen = np.random.default_rng(0).choice(len(points_N3), count, replace=False)
+        found.append(points_N3[np.sort(chosen)])
+    return tuple(found)
+
+
+def without_strays(points_N3: Cloud) -> Cloud:
+    """Leave out points that are much farther from their neighbours than is usual in the cloud."""
+    wanted = min(_NEIGHBOURS + 1, len(points_N3))
+    if wanted < 2:
+        return points_N3
+    distances, _ = cKDTree(points_N3).query(points_N3, k=wanted)
+    lonely = distances[:, 1:].mean(axis=1)
+    return np.asarray(points_N3[lonely <= _STRAY * np.median(lonely)])

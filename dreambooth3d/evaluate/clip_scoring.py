@@ -19,6 +19,8 @@ from dreambooth3d.evaluate.video import MotionMeter, consistency
 Frame = NDArray[np.uint8]
 
 _PICTURES, _PICTURE_WIDTH = 6, 320
+# A place of the classifier's middle features.
+_LEAST_SIDE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +100,11 @@ def score_clip(
     judged = set(spread(total, config.judge_frames)) if instruments.judge else set()
     tally = _Tally(subjects, instruments, prompt)
     for place, frame in enumerate(stream_clip(path)):
+        if min(frame.shape[:2]) < _LEAST_SIDE:
+            raise ArtifactError(
+                f"clip must have at least {_LEAST_SIDE} pixels a side, got "
+                f"{frame.shape[1]}x{frame.shape[0]} in {path}; make a larger one"
+            )
         tally.motion.add(frame)
         if place in chosen:
             tally.add_own(place, frame, is_kept=place in kept)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dreambooth3d.artifacts.key import publish_file
 from dreambooth3d.evaluate.alignment import unit_frame
 
 Cloud = NDArray[np.float64]
@@ -24,8 +25,8 @@ def draw_clouds(path: Path, made_N3: Cloud, true_M3: Cloud) -> None:
         part = pixels[:, place * _SIDE : (place + 1) * _SIDE]
         for points, colour in ((frame(true_M3), _TRUE), (frame(made_N3), _MADE)):
             _dot(part, points[:, axes], colour)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
+    with publish_file(path) as aside:
+        Image.fromarray(pixels).save(aside, format="PNG")
 
 
 def _dot(part_HWC: NDArray[np.uint8], plane_N2: Cloud, colour: tuple[int, int, int]) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreambooth3d.artifacts.clip import read_clip_metadata
-from dreambooth3d.artifacts.image import natural_order, read_image
+from dreambooth3d.artifacts.image import flatten, natural_order, read_image
 from dreambooth3d.artifacts.jsonfile import JsonValue, read_json
 from dreambooth3d.artifacts.prompt import check_text, plain_text
 from dreambooth3d.artifacts.subject import Subject, read_subject
@@ -24,6 +24,7 @@ from dreambooth3d.errors import ArtifactError, InputError
 
 _CLIP_SUFFIXES = (".mp4", ".mov", ".webm", ".mkv")
 _SHOWN = 3
+_LEAST_SIDE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +163,24 @@ def _read_usable(place: Path) -> Subject:
             f"{place / 'references'}; add them"
         )
     for view in subject.references:
-        read_image(view)
+        check_view(view)
     return subject
+
+
+def check_view(path: Path) -> None:
+    """Read a view of a subject.
+
+    Raises:
+        InputError: it cannot be read, is tiny, or shows nothing.
+    """
+    picture = flatten(read_image(path))
+    if min(picture.size) < _LEAST_SIDE:
+        raise InputError(
+            f"views must have at least {_LEAST_SIDE} pixels a side, got {picture.width}x"
+            f"{picture.height} in {path}; use a larger one"
+        )
+    if all(low == high for low, high in picture.getextrema()):
+        raise InputError(f"views must show an object, got one colour in {path}; use another one")
 
 
 def _first(refused: Mapping[str, str]) -> str:
@@ -192,7 +209,7 @@ def _is_clip(path: Path, root: Path) -> bool:
 
 def _subject_of(path: Path, root: Path, subjects: Collection[str]) -> str | None:
     """Ask the JSON file, then the folder, then the name; None where none knows."""
-    for description in _beside(path):
+    for description in descriptions(path):
         said = description.get("subject")
         if isinstance(said, str):
             # A name that is written down is meant, also when it is of no subject here.
@@ -206,13 +223,18 @@ def _subject_of(path: Path, root: Path, subjects: Collection[str]) -> str | None
 
 def _prompt_of(path: Path, subject: Subject) -> str | None:
     """Ask the JSON file, then the clip, then the subject's only prompt."""
-    for description in (*_beside(path), _comment_in(path)):
+    for description in (*descriptions(path), _comment_in(path)):
         if text := _as_text(description.get("prompt"), subject):
             return text
     return _as_text(subject.prompts[0], subject) if len(subject.prompts) == 1 else None
 
 
-def _beside(path: Path) -> list[dict[str, JsonValue]]:
+def descriptions(path: Path) -> list[dict[str, JsonValue]]:
+    """What `<clip>.mp4.json` and `<clip>.json` beside a clip say.
+
+    Raises:
+        ArtifactError: one is damaged.
+    """
     places = (path.with_name(path.name + ".json"), path.with_suffix(".json"))
     return [read_json(p, what="description of a clip") for p in places if p.is_file()]
 

@@ -8,10 +8,10 @@ The cloud of a clip's object is laid on the subject's, whose cloud is the first 
 Clouds are kept by content beside the scores, as PLY files, and so is why there is none.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,9 @@ from dreambooth3d.artifacts.image import flatten, read_image
 from dreambooth3d.artifacts.jsonfile import read_json, write_json
 from dreambooth3d.artifacts.key import artifact_key, content_hash, publish
 from dreambooth3d.artifacts.subject import Subject
-from dreambooth3d.errors import ArtifactError, ConfigError, InputError
-from dreambooth3d.evaluate.alignment import align
-from dreambooth3d.evaluate.chamfer import Chamfer, chamfer_after
+from dreambooth3d.errors import ArtifactError, InputError
+from dreambooth3d.evaluate.alignment import Similarity, align
+from dreambooth3d.evaluate.chamfer import Chamfer, chamfer_after, even_clouds, without_strays
 from dreambooth3d.evaluate.clip_scoring import spread
 from dreambooth3d.evaluate.cloud_picture import draw_clouds
 from dreambooth3d.evaluate.config import BenchmarkConfig
@@ -32,8 +32,7 @@ from dreambooth3d.evaluate.instruments import Instruments
 from dreambooth3d.evaluate.point_file import read_points, write_points
 from dreambooth3d.evaluate.reconstruct import HULL, Reconstructor
 from dreambooth3d.evaluate.skipping import Skipped
-from dreambooth3d.evaluate.visual_hull import VisualHull
-from dreambooth3d.scenes import Camera
+from dreambooth3d.evaluate.told_turntable import find_hull
 from dreambooth3d.vision.backdrop import cut_from_backdrop, has_plain_backdrop
 from dreambooth3d.vision.reference_match import Look, mask_subject, resized
 
@@ -46,33 +45,9 @@ _REVISION = 1
 _LONG_SIDE = 1280
 # Of a pixel that a soft outline goes through.
 _COVERED = 0.5
-# Of a turntable's masks: one in five may be wrong.
-_AGREEING = 0.8
+# Points of a cloud that are compared.
+_POINTS = 1000
 _CLOUD, _REFUSED = "cloud.ply", "refused.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Turntable:
-    """How a clip goes around its object, which stands still in the middle.
-
-    Attributes:
-        first_deg, turn_deg: azimuth of the first frame, and from it to the last.
-        elevation_deg: of every frame.
-    """
-
-    first_deg: float = 0.0
-    turn_deg: float = 360.0
-    elevation_deg: float = 0.0
-
-    def cameras(self, places: Sequence[int], num_frames: int) -> tuple[Camera, ...]:
-        """Cameras of some frames."""
-        step = self.turn_deg / max(num_frames - 1, 1)
-        return tuple(
-            Camera(
-                azimuth_deg=(self.first_deg + step * place) % 360, elevation_deg=self.elevation_deg
-            )
-            for place in places
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,10 +113,11 @@ class Geometer:
     def _compared(self, clip: Path, subject: Subject, look: Look) -> Shape:
         truth = self.true_cloud(subject, look)
         made = self.clip_cloud(clip, subject, look)
-        move = align(made, truth)
-        picture = self._home / "pictures" / f"{content_hash(clip)[:16]}-{subject.id}.png"
-        draw_clouds(picture, move(made), truth)
-        return Shape(chamfer=chamfer_after(move, made, truth), kind=self.kind, picture=picture)
+        move, chamfer = compare(made, truth)
+        name = f"{content_hash(clip)[:16]}-{subject.id}-{self.kind}.png"
+        picture = self._home / "pictures" / name
+        draw_clouds(picture, move(without_strays(made)), without_strays(truth))
+        return Shape(chamfer=chamfer, kind=self.kind, picture=picture)
 
     def clip_cloud(self, clip: Path, subject: Subject, look: Look) -> Cloud:
         """The cloud of a clip's object.
@@ -152,14 +128,15 @@ class Geometer:
         """
         total = count_frames(clip)
         places = spread(total, self._num_frames)
-        reconstructor = self._reconstructor or _hull(clip, places, total)
+        reconstructor = self._reconstructor or find_hull(clip, places, total)
         if reconstructor is None:
             raise InputError(
                 'clip must have {"turntable": {}} in the JSON file beside it, got none; say how it '
                 "turns"
             )
-        folder = self._folder(reconstructor, [clip], subject)
-        if not folder.is_dir():
+        versioned = {"frames": places}
+        folder = self._folder(reconstructor, [clip], subject, versioned)
+        if not _is_whole(folder):
             chosen = set(places)
             frames = (f for i, f in enumerate(stream_clip(clip)) if i in chosen)
             self._report(f"evaluate: shape of {clip.name} from {len(places)} frames ...")
@@ -180,8 +157,8 @@ class Geometer:
             raise InputError(
                 f"{subject.id} must have {SCAN} or captures in images/, got neither; add one"
             )
-        folder = self._folder(self._reconstructor, subject.images, subject)
-        if not folder.is_dir():
+        folder = self._folder(self._reconstructor, subject.images, subject, {})
+        if not _is_whole(folder):
             frames = (np.asarray(flatten(read_image(path))) for path in subject.images)
             count = len(subject.images)
             self._report(f"evaluate: shape of {subject.id} from {count} captures ...")
@@ -189,11 +166,17 @@ class Geometer:
         return _kept(folder, whose=f"captures of {subject.id}")
 
     def _folder(
-        self, reconstructor: Reconstructor, pictures: Sequence[Path], subject: Subject
+        self,
+        reconstructor: Reconstructor,
+        pictures: Sequence[Path],
+        subject: Subject,
+        versioned: Mapping[str, object],
     ) -> Path:
-        versioned = {"by": reconstructor.name, "frames": self._num_frames}
-        hashes = [content_hash(path) for path in (*pictures, *subject.references)]
-        return self._home / artifact_key("cloud", _REVISION, versioned, hashes)
+        """Where a cloud is; references decide what the object is taken to be."""
+        references = [content_hash(path) for path in subject.references]
+        more = {"by": reconstructor.name, "references": references}
+        hashes = [content_hash(path) for path in pictures]
+        return self._home / artifact_key("cloud", _REVISION, {**versioned, **more}, hashes)
 
 
 def find_geometer(
@@ -211,6 +194,20 @@ def find_geometer(
         home=out / "clouds",
         report=report,
     )
+
+
+def compare(made_N3: Cloud, true_M3: Cloud) -> tuple[Similarity, Chamfer]:
+    """Lay a cloud on the true one and measure, a thousand points of each.
+
+    Two draws of one surface are not 0 apart but what a thousand points leave between them, some
+    0.05; where a cloud has fewer it is more.
+
+    Raises:
+        InputError: a cloud has no shape.
+    """
+    made, truth = even_clouds(made_N3, true_M3, num_points=_POINTS)
+    move = align(made, truth)
+    return move, chamfer_after(move, made, truth)
 
 
 def outline(frame_HWC: Pixels, look: Look) -> NDArray[np.bool_]:
@@ -234,10 +231,23 @@ def _publish(
             write_json(aside / _REFUSED, {"why": str(refused)})
 
 
+def _is_whole(folder: Path) -> bool:
+    """Say whether a cloud, or why there is none, is there; what is damaged is removed."""
+    try:
+        _kept(folder, whose="cloud")
+    except InputError:
+        return True
+    except ArtifactError:
+        shutil.rmtree(folder, ignore_errors=True)
+        return False
+    return True
+
+
 def _kept(folder: Path, *, whose: str) -> Cloud:
     refused = folder / _REFUSED
     if refused.is_file():
-        raise InputError(f"{whose}: {read_json(refused, what='reason without a cloud')['why']}")
+        told = read_json(refused, what="reason without a cloud")
+        raise InputError(f"{whose}: {told.get('why')}")
     return read_points(folder / _CLOUD)
 
 
@@ -247,24 +257,3 @@ def _small(frame_HWC: Pixels) -> Pixels:
     if scale >= 1:
         return frame_HWC
     return resized(frame_HWC, *(round(side * scale) for side in frame_HWC.shape[:2]))
-
-
-def _hull(clip: Path, places: Sequence[int], num_frames: int) -> VisualHull | None:
-    """What a turntable's outlines make, if the clip says that it is one.
-
-    Raises:
-        ArtifactError: what it says is none.
-    """
-    beside = clip.with_name(clip.name + ".json")
-    said = read_json(beside, what="description of a clip") if beside.is_file() else {}
-    if "turntable" not in said:
-        return None
-    table = said["turntable"]
-    try:
-        turntable = Turntable(**cast(dict[str, Any], table))
-        return VisualHull(cameras=turntable.cameras(places, num_frames), agreeing=_AGREEING)
-    except (TypeError, ConfigError) as error:
-        raise ArtifactError(
-            f"turntable must be numbers named first_deg, turn_deg and elevation_deg, got {table!r} "
-            f"in {beside} ({error}); correct it"
-        ) from error

@@ -17,9 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.spatial import cKDTree
 
-from dreambooth3d.errors import ConfigError, InputError
+from dreambooth3d.errors import ArtifactError, ConfigError, InputError
 
 if TYPE_CHECKING:
     import pycolmap
@@ -31,8 +30,6 @@ _LEAST_FRAMES = 4
 _LEAST_TRACK, _MOST_ERROR = 3, 2.0
 # Share of the frames that must find their camera, and points below which there is no shape.
 _LEAST_REGISTERED, _LEAST_POINTS = 0.5, 50
-# Neighbours whose mean distance tells strays, and how many deviations above the mean are too far.
-_NEIGHBOURS, _STRAY = 8, 2.0
 # Of the frame's long side: outlines are inexact, and places on them are the best ones.
 _BORDER = 0.006
 
@@ -70,6 +67,7 @@ class StructureFromMotion:
 
         Raises:
             InputError: too few frames find their camera, or too few places are left.
+            ArtifactError: COLMAP fails.
         """
         if len(frames) != len(masks) or len(frames) < _LEAST_FRAMES:
             raise InputError(
@@ -79,7 +77,13 @@ class StructureFromMotion:
         with tempfile.TemporaryDirectory(prefix="sfm-") as name:
             home = Path(name)
             self._lay_out(home, frames, masks)
-            model = self._reconstruct(home)
+            try:
+                model = self._reconstruct(home)
+            except RuntimeError as error:
+                raise ArtifactError(
+                    f"frames must be what COLMAP can compute with, got its error {error}; "
+                    "try once more"
+                ) from error
         registered = 0 if model is None else model.num_reg_images()
         if model is None or registered < max(_LEAST_FRAMES, _LEAST_REGISTERED * len(frames)):
             raise InputError(
@@ -92,7 +96,7 @@ class StructureFromMotion:
                 f"object must have texture, got {len(points_N3)} places that several frames show "
                 f"(at least {_LEAST_POINTS} make a shape); use larger frames"
             )
-        return without_strays(points_N3)
+        return points_N3
 
     def _lay_out(
         self,
@@ -133,14 +137,6 @@ class StructureFromMotion:
         options = pycolmap.IncrementalPipelineOptions(random_seed=self.seed, extract_colors=False)
         found = pycolmap.incremental_mapping(database, frames, home / "models", options)
         return max(found.values(), key=lambda model: model.num_reg_images(), default=None)
-
-
-def without_strays(points_N3: Cloud) -> Cloud:
-    """Leave out points that lie far from their neighbours."""
-    wanted = min(_NEIGHBOURS + 1, len(points_N3))
-    distances, _ = cKDTree(points_N3).query(points_N3, k=wanted)
-    lonely = distances[:, 1:].mean(axis=1)
-    return np.asarray(points_N3[lonely <= lonely.mean() + _STRAY * lonely.std()])
 
 
 def _camera_mode(pycolmap: Any, frames: Path) -> Any:

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dreambooth3d.artifacts.key import content_hash
 from dreambooth3d.errors import ArtifactError, InputError
-from dreambooth3d.evaluate.structure_from_motion import without_strays
 
 Cloud = NDArray[np.float64]
 
@@ -33,7 +33,7 @@ class Vggt:
 
     Attributes:
         model: takes (F, 3, 518, 518) in 0..1, gives `world_points` and `world_points_conf`.
-        weights: what they are called.
+        weights: sha256 of them.
     """
 
     model: Any
@@ -88,7 +88,7 @@ def load_vggt(folder: str) -> Vggt:
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = VGGT.from_pretrained(str(home)).eval().to(device)
-    return Vggt(model=model, weights=home.resolve().name)
+    return Vggt(model=model, weights=content_hash(home / "model.safetensors"))
 
 
 def _squared(pixels: NDArray[Any], around: int) -> NDArray[np.uint8]:
@@ -112,4 +112,4 @@ def _sure(points_N3: Tensor, confidence_N: Tensor) -> Cloud:
         )
     order = confidence_N.argsort(descending=True)[: round((1 - _DOUBTFUL) * len(points_N3))]
     kept = order[:: -(-len(order) // _MOST_POINTS)]
-    return without_strays(points_N3[kept].numpy().astype(np.float64))
+    return np.asarray(points_N3[kept].numpy(), dtype=np.float64)

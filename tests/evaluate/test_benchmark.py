@@ -277,3 +277,27 @@ def test_pictures_are_of_scored_frames(folders: tuple[Path, Path]) -> None:
     assert len(pictures.frames) == len(pictures.cutouts) == len(numbers.identity) == 2
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert numbers.wrong == {}
+
+
+def test_scores_that_were_damaged_are_made_again(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    first = score(*folders, tmp_path)
+    one, other = sorted((tmp_path / "out" / "scores").iterdir())
+    (one / "numbers.json").write_text("{}")
+    (other / "sheet.png").write_bytes(b"no picture")
+    again = score(*folders, tmp_path)
+    assert not any("scored before" in line for line in again)
+    assert [line for line in again if "identity 0." in line][-1] == [
+        line for line in first if "identity 0." in line
+    ][-1]
+
+
+def test_a_view_that_moves_to_another_subject_is_scored_anew(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    subjects, clips = folders
+    score(subjects, clips, tmp_path)
+    views = subjects / "first" / "references"
+    (views / "003.png").rename(subjects / "second" / "references" / "000.png")
+    assert not any("scored before" in line for line in score(subjects, clips, tmp_path))

@@ -15,6 +15,7 @@ from dreambooth3d.evaluate.intervals import bootstrap
 @pytest.fixture
 def subjects(tmp_path: Path) -> Path:
     view = Image.new("RGB", (32, 32), "red")
+    view.paste("blue", (8, 8, 20, 20))
     for name in ("mug", "duck", "bear"):
         folder = tmp_path / "subjects" / name
         write_subject(folder, id=name, class_noun=name, images=[view], references=[view])
@@ -115,6 +116,28 @@ def test_what_cannot_be_used_costs_itself_alone(subjects: Path, tmp_path: Path) 
     (subjects / "mug" / "references" / "001.png").unlink()
     with pytest.raises(InputError, match=r"none that can be used.*bear: "):
         read_benchmark(subjects, clips)
+
+
+@pytest.mark.parametrize(
+    ("view", "why"),
+    [
+        (Image.new("RGB", (32, 32), "white"), "got one colour"),
+        (Image.new("RGBA", (32, 32)), "got one colour"),
+        (Image.effect_noise((8, 8), 50).convert("RGB"), "at least 16 pixels a side, got 8x8"),
+    ],
+)
+def test_a_view_shows_an_object(
+    view: Image.Image, why: str, subjects: Path, tmp_path: Path
+) -> None:
+    touch(tmp_path / "clips" / "mug.mp4")
+    view.save(subjects / "duck" / "references" / "001.png")
+    assert why in read_benchmark(subjects, tmp_path / "clips").refused["duck"]
+
+
+def test_prompts_that_are_no_utf_8_are_named(subjects: Path, tmp_path: Path) -> None:
+    touch(tmp_path / "clips" / "mug.mp4")
+    (subjects / "duck" / "prompt.txt").write_bytes("ein Stück".encode("latin-1"))
+    assert "prompts must be UTF-8" in read_benchmark(subjects, tmp_path / "clips").refused["duck"]
 
 
 def test_an_id_is_of_one_subject(subjects: Path, tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 
 from dreambooth3d.errors import InputError
 from dreambooth3d.evaluate.alignment import Similarity, align, fit_similarity
-from dreambooth3d.evaluate.chamfer import aligned_chamfer, chamfer
+from dreambooth3d.evaluate.chamfer import aligned_chamfer, chamfer, without_strays
+from dreambooth3d.evaluate.geometry import compare
 from dreambooth3d.scenes import make_subject, point_cloud
 
 Cloud = NDArray[np.float64]
@@ -105,3 +106,26 @@ def test_a_similarity_undoes_itself() -> None:
 def test_clouds_without_a_shape_are_refused(bad: Cloud) -> None:
     with pytest.raises(InputError, match="point cloud must"):
         align(bad, cloud(1_000_000, 100))
+
+
+def test_strays_decide_nothing() -> None:
+    points, truth = cloud(1_000_001, 2000), cloud(1_000_001, 2000, draw=1)
+    rng = np.random.default_rng(2)
+    assert np.array_equal(without_strays(points), points)
+    still = compare(points, truth)[1].distance
+    for share, reach in ((0.05, 5.0), (0.05, 50.0), (0.005, 50.0)):
+        strays = reach * rng.normal(size=(int(share * len(points)), 3))
+        found = compare(np.concatenate([points, strays]), truth)[1].distance
+        assert found == pytest.approx(still, rel=0.2)
+
+
+def test_how_many_points_a_reconstructor_gives_decides_nothing() -> None:
+    truth = cloud(1_000_001, 4000, draw=1)
+    found = [compare(cloud(1_000_001, n), truth)[1].distance for n in (1000, 4000, 16_000)]
+    assert max(found) < 1.1 * min(found)
+
+
+def test_points_on_a_line_have_no_shape() -> None:
+    line = np.linspace(0, 1, 50)[:, None] * np.ones(3)
+    with pytest.raises(InputError, match="must be no line"):
+        aligned_chamfer(line, cloud(1_000_001))

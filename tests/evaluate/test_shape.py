@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from dreambooth3d.errors import ArtifactError, ConfigError, InputError
 from dreambooth3d.evaluate.config import BenchmarkConfig
 from dreambooth3d.evaluate.job import run_benchmark
 from dreambooth3d.evaluate.point_file import read_points, write_points
+from dreambooth3d.evaluate.told_turntable import Turntable
 from dreambooth3d.evaluate.vggt import Vggt
 from dreambooth3d.scenes import Camera, make_subject, point_cloud, reference_cameras, render_view
 
@@ -97,6 +99,15 @@ def test_what_has_no_shape_is_named_and_costs_nothing_else(
     assert "second.mp4 has no chamfer_visual_hull: point cloud must be a PLY file" in text
 
 
+@pytest.mark.parametrize(
+    "table", [{"turn_deg": 1e308}, {"turn_deg": True}, {"first_deg": float("nan")},
+              {"elevation_deg": 91}, {"turn_deg": "360"}, {"turn_deg": 10**400}]
+)  # fmt: skip
+def test_a_turntable_turns_by_a_number_of_degrees(table: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(table))} must be a number of at most"):
+        Turntable(**table)
+
+
 def test_frames_that_colmap_cannot_use_are_tried_once(
     folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,3 +173,7 @@ def test_scans_may_be_points_or_meshes(tmp_path: Path) -> None:
     (tmp_path / "no.ply").write_text("hello")
     with pytest.raises(ArtifactError, match="must be a PLY file"):
         read_points(tmp_path / "no.ply")
+    for wrong in (np.zeros((50, 3)), np.full((50, 3), np.nan), points[:1]):
+        write_points(tmp_path / "wrong.ply", wrong)
+        with pytest.raises(ArtifactError, match=r"wrong\.ply: point cloud must"):
+            read_points(tmp_path / "wrong.ply")

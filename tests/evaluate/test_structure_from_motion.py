@@ -6,7 +6,7 @@ import pytest
 
 from dreambooth3d.errors import ConfigError, InputError
 from dreambooth3d.evaluate.chamfer import aligned_chamfer
-from dreambooth3d.evaluate.structure_from_motion import StructureFromMotion, without_strays
+from dreambooth3d.evaluate.structure_from_motion import StructureFromMotion
 
 SIDE, FOCAL, FAR = 320, 400.0, 4.0
 EXTENT = np.array([1.0, 0.7, 0.5])
@@ -71,10 +71,3 @@ def test_frames_without_texture_and_too_few_are_refused() -> None:
         StructureFromMotion()(plain[:3], [np.ones((96, 96), np.bool_)] * 3)
     with pytest.raises(ConfigError, match="max_side must be at least 64"):
         StructureFromMotion(max_side=32)
-
-
-def test_points_far_from_all_others_are_left_out() -> None:
-    points = np.random.default_rng(2).uniform(size=(300, 3))
-    assert np.array_equal(
-        without_strays(np.concatenate([points, [[9.0, 9.0, 9.0]]]))[-1], points[-1]
-    )
