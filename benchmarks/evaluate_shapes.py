@@ -19,9 +19,9 @@ def shapes_apart(_: int) -> float:
     """
     best, *others = (need(SHARED / "clips") / f"{name}.mp4" for name in CLIPS)
     truth = _cloud(best)
-    _, own = compare(_cloud(best, every=2), truth)
+    own = compare(_cloud(best, every=2), truth)[1].distance
     apart = [compare(_cloud(clip), truth)[1].distance for clip in others]
-    return min(apart) - own.distance
+    return min(apart) - own
 
 
 def _cloud(clip: Path, every: int = 1) -> Cloud:

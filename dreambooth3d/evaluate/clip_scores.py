@@ -15,8 +15,9 @@ _NUMBERS = "numbers.json"
 
 def write_numbers(folder: Path, numbers: ClipNumbers) -> None:
     """Write the numbers of one clip."""
-    lists = {"frames": list(numbers.frames), "identity": list(numbers.identity)}
-    write_json(folder / _NUMBERS, {**asdict(numbers), **lists})
+    plain = asdict(numbers)
+    plain |= {"frames": list(numbers.frames), "identity": list(numbers.identity)}
+    write_json(folder / _NUMBERS, plain)
 
 
 def read_numbers(folder: Path) -> ClipNumbers:

@@ -15,6 +15,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from dreambooth3d.artifacts.clip import read_clip_metadata
 from dreambooth3d.artifacts.image import flatten, natural_order, read_image
 from dreambooth3d.artifacts.jsonfile import JsonValue, read_json
@@ -179,7 +181,8 @@ def check_view(path: Path) -> None:
             f"views must have at least {_LEAST_SIDE} pixels a side, got {picture.width}x"
             f"{picture.height} in {path}; use a larger one"
         )
-    if all(low == high for low, high in picture.getextrema()):
+    pixels_HWC = np.asarray(picture)
+    if (pixels_HWC == pixels_HWC[0, 0]).all():
         raise InputError(f"views must show an object, got one colour in {path}; use another one")
 
 

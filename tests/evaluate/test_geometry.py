@@ -122,7 +122,7 @@ def test_strays_decide_nothing() -> None:
 def test_how_many_points_a_reconstructor_gives_decides_nothing() -> None:
     truth = cloud(1_000_001, 4000, draw=1)
     found = [compare(cloud(1_000_001, n), truth)[1].distance for n in (1000, 4000, 16_000)]
-    assert max(found) < 1.1 * min(found)
+    assert max(found) < 1.2 * min(found)
 
 
 def test_points_on_a_line_have_no_shape() -> None:
