@@ -70,8 +70,7 @@ class ScoredClip:
 
     def with_shape(self, shape: Shape) -> "ScoredClip":
         """Add the numbers of a shape, and its picture."""
-        numbers = {**self.numbers.numbers, **shape.numbers()}
-        return replace(self, numbers=replace(self.numbers, numbers=numbers), cloud=shape.picture)
+        return replace(self, numbers=self.numbers.with_more(shape.numbers()), cloud=shape.picture)
 
 
 def write_benchmark_report(

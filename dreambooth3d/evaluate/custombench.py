@@ -165,11 +165,11 @@ def _read_usable(place: Path) -> Subject:
             f"{place / 'references'}; add them"
         )
     for view in subject.references:
-        check_view(view)
+        _check_view(view)
     return subject
 
 
-def check_view(path: Path) -> None:
+def _check_view(path: Path) -> None:
     """Read a view of a subject.
 
     Raises:

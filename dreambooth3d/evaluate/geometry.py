@@ -33,8 +33,9 @@ from dreambooth3d.evaluate.point_file import read_points, write_points
 from dreambooth3d.evaluate.reconstruct import HULL, Reconstructor
 from dreambooth3d.evaluate.skipping import Skipped
 from dreambooth3d.evaluate.told_turntable import find_hull
-from dreambooth3d.vision.backdrop import cut_from_backdrop, has_plain_backdrop
+from dreambooth3d.vision.backdrop import cut_from_backdrop
 from dreambooth3d.vision.reference_match import Look, mask_subject, resized
+from dreambooth3d.vision.refusal import RefusedError
 
 Cloud = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
@@ -212,10 +213,11 @@ def compare(made_N3: Cloud, true_M3: Cloud) -> tuple[Similarity, Chamfer]:
 
 def outline(frame_HWC: Pixels, look: Look) -> NDArray[np.bool_]:
     """Where the object is, (H, W): all that stands before one plain colour, else what is found."""
-    picture = Image.fromarray(frame_HWC)
-    if has_plain_backdrop(picture):
-        return np.asarray(cut_from_backdrop(picture) > _COVERED, dtype=np.bool_)
-    return mask_subject(frame_HWC, look)
+    try:
+        alpha_HW = cut_from_backdrop(Image.fromarray(frame_HWC))
+    except RefusedError:
+        return mask_subject(frame_HWC, look)
+    return np.asarray(alpha_HW > _COVERED, dtype=np.bool_)
 
 
 def _publish(
