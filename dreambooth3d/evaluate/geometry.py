@@ -137,11 +137,12 @@ class Geometer:
             )
         versioned = {"frames": places}
         folder = self._folder(reconstructor, [clip], subject, versioned)
-        if not _is_whole(folder):
-            chosen = set(places)
-            frames = (f for i, f in enumerate(stream_clip(clip)) if i in chosen)
-            self._report(f"evaluate: shape of {clip.name} from {len(places)} frames ...")
-            _publish(folder, reconstructor, frames, look)
+        if (kept := _found(folder, whose="clip")) is not None:
+            return kept
+        chosen = set(places)
+        frames = (f for i, f in enumerate(stream_clip(clip)) if i in chosen)
+        self._report(f"evaluate: shape of {clip.name} from {len(places)} frames ...")
+        _publish(folder, reconstructor, frames, look)
         return _kept(folder, whose="clip")
 
     def true_cloud(self, subject: Subject, look: Look) -> Cloud:
@@ -159,12 +160,14 @@ class Geometer:
                 f"{subject.id} must have {SCAN} or captures in images/, got neither; add one"
             )
         folder = self._folder(self._reconstructor, subject.images, subject, {})
-        if not _is_whole(folder):
-            frames = (np.asarray(flatten(read_image(path))) for path in subject.images)
-            count = len(subject.images)
-            self._report(f"evaluate: shape of {subject.id} from {count} captures ...")
-            _publish(folder, self._reconstructor, frames, look)
-        return _kept(folder, whose=f"captures of {subject.id}")
+        whose = f"captures of {subject.id}"
+        if (kept := _found(folder, whose=whose)) is not None:
+            return kept
+        frames = (np.asarray(flatten(read_image(path))) for path in subject.images)
+        count = len(subject.images)
+        self._report(f"evaluate: shape of {subject.id} from {count} captures ...")
+        _publish(folder, self._reconstructor, frames, look)
+        return _kept(folder, whose=whose)
 
     def _folder(
         self,
@@ -233,16 +236,19 @@ def _publish(
             write_json(aside / _REFUSED, {"why": str(refused)})
 
 
-def _is_whole(folder: Path) -> bool:
-    """Say whether a cloud, or why there is none, is there; what is damaged is removed."""
+def _found(folder: Path, *, whose: str) -> Cloud | None:
+    """Return the cloud that is kept; None where there is none, and what is damaged is removed.
+
+    Raises:
+        InputError: none could be made when it was tried.
+    """
+    if not folder.is_dir():
+        return None
     try:
-        _kept(folder, whose="cloud")
-    except InputError:
-        return True
+        return _kept(folder, whose=whose)
     except ArtifactError:
         shutil.rmtree(folder, ignore_errors=True)
-        return False
-    return True
+        return None
 
 
 def _kept(folder: Path, *, whose: str) -> Cloud:
